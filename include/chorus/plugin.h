@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The plugin ABI: what a backend implements. Standalone: it includes types.h alone, and a plugin links nothing of
+ * libchorus. docs/plugins.md is the guide, docs/ops.md maps every method onto the descriptors below, and
+ * plugins/template is the smallest backend.
+ *
+ * A backend is one shared library that exports one symbol, chorus_plugin_query(). It opens devices (memory spaces
+ * with a name) and offers kernels: coarse, fused operations, each described by a plain C struct.
+ *
+ * Rules that hold everywhere in this file
+ * - Growable structs start with struct_size, the end of the last field their author knew (CHORUS_END_OF). They are
+ *   passed by pointer and never embedded. New fields are appended; zero means the old behaviour.
+ * - Until 1.0 a plugin loads only if its layout hash equals the host's. From 1.0 on both compare with >=, never ==.
+ * - Nothing may throw, abort, exit, print, install a signal handler, start a thread that outlives a call, or keep a
+ *   pointer that a call lent it. Kernels run in parallel only through chorus_host.parallel_for.
+ * - Every function may be called from any thread, several at once, unless its comment says otherwise.
+ * - Errors: return a status and, once, host->set_error(slot, ...). The slot may be NULL. Text is UTF-8; it names the
+ *   field, what was found and what is allowed.
+ * - A plugin may assume that the host checked shapes, extents and alignment against the descriptor.
+ */
+#ifndef CHORUS_PLUGIN_H_
+#define CHORUS_PLUGIN_H_
+
+#include "types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Versions ----------------------------------------------------------------------------- */
+
+#define CHORUS_PLUGIN_MAGIC UINT64_C(0x6e6967756c704843) /**< "CHplugin", little endian. */
+#define CHORUS_PLUGIN_ABI_MAJOR 0
+#define CHORUS_PLUGIN_ABI_MINOR 1
+
+/** Hash over the layout of every struct, slot and constant of this file and types.h. Generated; see tests/abi. */
+#define CHORUS_PLUGIN_LAYOUT_HASH UINT64_C(0xb9774f22a2e07782)
+
+/** Sanitizer a binary was built with; host and plugin must agree. */
+#define CHORUS_SANITIZER_NONE 0u
+#define CHORUS_SANITIZER_ADDRESS 1u
+#define CHORUS_SANITIZER_THREAD 2u
+#define CHORUS_SANITIZER_MEMORY 3u
+
+#if defined(__SANITIZE_ADDRESS__)
+#define CHORUS_SANITIZER_THIS_BUILD CHORUS_SANITIZER_ADDRESS
+#elif defined(__SANITIZE_THREAD__)
+#define CHORUS_SANITIZER_THIS_BUILD CHORUS_SANITIZER_THREAD
+#else
+#define CHORUS_SANITIZER_THIS_BUILD CHORUS_SANITIZER_NONE
+#endif
+
+/* ---- What the host gives ------------------------------------------------------------------ */
+
+/** Where an error goes: opaque to the plugin, may be NULL. */
+typedef void *chorus_error_slot;
+
+/** One piece of a parallel loop. `index` is the piece; pieces may run in any order, on any thread. */
+typedef void (*chorus_task_fn)(void *argument, uint64_t index);
+
+typedef int32_t chorus_option_type;
+#define CHORUS_OPTION_STRING 0
+#define CHORUS_OPTION_INTEGER 1
+#define CHORUS_OPTION_NUMBER 2
+#define CHORUS_OPTION_BOOLEAN 3
+
+/** Services of the host. Lives as long as the process; a plugin may keep the pointer. */
+typedef struct chorus_host {
+  size_t struct_size;
+  void *self; /**< First argument of every function below. */
+
+  /** Log one message (UTF-8, `length` bytes, no newline). Any thread. */
+  void (*log)(void *self, chorus_log_level level, const char *message, size_t length);
+
+  /** Describe a failure. Copies the text. Returns `code`, so that `return host->set_error(...)` reads well. */
+  chorus_status (*set_error)(chorus_error_slot slot, chorus_status code, const char *message, size_t length);
+
+  /** Memory of the host, `alignment` a power of two. NULL when there is none: return RESOURCE_EXHAUSTED. Tests fail
+   * the n-th call, so do not allocate in `run`. */
+  void *(*allocate)(void *self, uint64_t bytes, uint64_t alignment);
+  void (*deallocate)(void *self, void *memory, uint64_t bytes, uint64_t alignment);
+
+  /** Value of an option of this plugin's table as text, or its default. Valid while the device is open. */
+  const char *(*get_option)(void *self, const char *name);
+
+  /** Run `task(argument, i)` for i in [0, count) and return when all have. Serial when the pool has one thread, when
+   * called from within a piece, and in a forked child. Pieces run in the default floating-point environment. */
+  void (*parallel_for)(void *self, uint64_t count, chorus_task_fn task, void *argument);
+
+  /** Threads parallel_for may use, at least 1. A hint for splitting work; results must not depend on it. */
+  int32_t (*thread_count)(void *self);
+} chorus_host;
+
+/* ---- Devices ------------------------------------------------------------------------------ */
+
+/** An opened device; the plugin's own struct. */
+typedef struct chorus_plugin_device chorus_plugin_device;
+
+/** A native stream or event, or NULL. */
+typedef void *chorus_native_handle;
+
+/** What a device is, known without opening it. */
+typedef struct chorus_device_desc {
+  size_t struct_size;
+  const char *name;        /**< "cpu", "cuda:0", …; several plugins may serve one name, the best score wins. */
+  const char *description; /**< For people: model of the processor, instruction set, memory. */
+  int32_t device_type;     /**< CHORUS_DEVICE_*. */
+  int32_t device_id;       /**< DLPack device id. */
+} chorus_device_desc;
+
+/** Memory and streams of a device whose memory the host may not dereference. */
+typedef struct chorus_device_memory {
+  size_t struct_size;
+  chorus_status (*allocate)(chorus_plugin_device *device, uint64_t bytes, void **out_memory, chorus_error_slot slot);
+  void (*free)(chorus_plugin_device *device, void *memory);
+  /** Host memory that copies fast (pinned); freed by host_free. */
+  chorus_status (*host_allocate)(chorus_plugin_device *device, uint64_t bytes, void **out_memory, chorus_error_slot slot);
+  void (*host_free)(chorus_plugin_device *device, void *memory);
+  /** Copy between this device and host memory or within the device, in `stream` order (NULL: done on return). */
+  chorus_status (*copy)(chorus_plugin_device *device, void *to, const void *from, uint64_t bytes,
+                        chorus_native_handle stream, chorus_error_slot slot);
+  chorus_status (*stream_create)(chorus_plugin_device *device, chorus_native_handle *out_stream, chorus_error_slot slot);
+  void (*stream_destroy)(chorus_plugin_device *device, chorus_native_handle stream);
+  chorus_status (*stream_wait)(chorus_plugin_device *device, chorus_native_handle stream, chorus_error_slot slot);
+  chorus_status (*event_create)(chorus_plugin_device *device, chorus_native_handle *out_event, chorus_error_slot slot);
+  void (*event_destroy)(chorus_plugin_device *device, chorus_native_handle event);
+  chorus_status (*event_record)(chorus_plugin_device *device, chorus_native_handle event, chorus_native_handle stream,
+                                chorus_error_slot slot);
+  /** Make `stream` wait for `event`; `stream` NULL: the calling thread waits. */
+  chorus_status (*event_wait)(chorus_plugin_device *device, chorus_native_handle event, chorus_native_handle stream,
+                              chorus_error_slot slot);
+} chorus_device_memory;
+
+/* ---- Kernels ------------------------------------------------------------------------------ */
+
+/** One implementation of one operation.
+ *
+ * score and prepare run once, when an object is created, on the static part (the descriptor). run is called often,
+ * from many threads at once, with pointers and shapes up to the maxima of the descriptor; it allocates nothing and
+ * leaves the prepared state as it is. What data decide goes to status tensors, never to the return code.
+ */
+typedef struct chorus_kernel {
+  size_t struct_size;
+  const char *op;      /**< "combine.rows", "route.topk", … */
+  uint32_t op_version; /**< 1. */
+  uint32_t reserved;   /**< 0. */
+  const char *name;    /**< Unique within the plugin; for logs and `chorus plugins`. */
+
+  /** 0: cannot do `desc`, with the reason (which field, what is supported) written to `why` as text of at most
+   * `why_bytes` bytes with its terminating 0. Above 0: can, and the highest score of a device wins. Reference: 1. */
+  int32_t (*score)(chorus_plugin_device *device, const void *desc, char *why, size_t why_bytes);
+
+  /** Build what the run needs (packed weights, tables). Copies what it keeps of `desc`. */
+  chorus_status (*prepare)(chorus_plugin_device *device, const void *desc, void **out_prepared, chorus_error_slot slot);
+
+  /** Bytes of workspace for `args` (shapes are read, data and pointers are not). */
+  uint64_t (*workspace_size)(const void *prepared, const void *args);
+
+  /** Do it. `exec` is never NULL; its workspace has the size and alignment asked for. */
+  chorus_status (*run)(const void *prepared, const void *args, const chorus_exec *exec, chorus_error_slot slot);
+
+  void (*release)(void *prepared);
+
+  /** Bytes `prepared` holds (packed weights); 0 when little. */
+  uint64_t (*prepared_bytes)(const void *prepared);
+} chorus_kernel;
+
+/** A row of a plugin's option table; names start with the plugin's name and a dot. */
+typedef struct chorus_plugin_option {
+  size_t struct_size;
+  const char *name;
+  const char *default_value;
+  const char *range; /**< For people: "1 to 64", "true or false", "a|b|c". */
+  const char *doc;
+  chorus_option_type type;
+  int32_t reserved;
+  double minimum, maximum; /**< For integers and numbers, inclusive. */
+} chorus_plugin_option;
+
+typedef struct chorus_plugin_query_args {
+  size_t struct_size;
+  uint32_t abi_major, abi_minor; /**< Of the host. */
+  uint64_t layout_hash;          /**< Of the host. */
+} chorus_plugin_query_args;
+
+/** The answer of chorus_plugin_query(): static, read-only, alive as long as the process.
+ * The fields up to and including `reserved` never change place. */
+typedef struct chorus_plugin {
+  uint64_t magic; /**< CHORUS_PLUGIN_MAGIC. */
+  uint32_t abi_major, abi_minor;
+  uint64_t struct_size; /**< End of the last field known. */
+  uint64_t layout_hash; /**< CHORUS_PLUGIN_LAYOUT_HASH. */
+  const char *name;     /**< "cpu": lower-case letters, digits, '-'. */
+  const char *version;
+  uint32_t sanitizer; /**< CHORUS_SANITIZER_THIS_BUILD. */
+  uint32_t reserved0;
+  uint64_t features; /**< 0; bits are not defined yet. */
+  uint64_t reserved[8];
+
+  /** Option table; may be NULL with count 0. */
+  const chorus_plugin_option *const *options;
+  uint64_t option_count;
+
+  /** Devices present now. Cheap; opens nothing. NULL with count 0 is legal, with the reason in `why`. Required. */
+  const chorus_device_desc *const *(*list_devices)(const chorus_host *host, uint64_t *out_count, char *why, size_t why_bytes);
+  /** Open device `index` of that list. Required. */
+  chorus_status (*open_device)(const chorus_host *host, uint64_t index, chorus_plugin_device **out_device,
+                               chorus_error_slot slot);
+  /** Close it; nothing made from it is alive. Required. */
+  void (*close_device)(chorus_plugin_device *device);
+  /** Kernels of the device; alive while it is open. Required. */
+  const chorus_kernel *const *(*get_kernels)(chorus_plugin_device *device, uint64_t *out_count);
+  /** NULL, or a function that returns NULL, for devices in host memory. */
+  const chorus_device_memory *(*get_memory)(chorus_plugin_device *device);
+  /** Wait for nothing; return the sticky asynchronous error of the device, if any. May be NULL. */
+  chorus_status (*check_device)(chorus_plugin_device *device, chorus_error_slot slot);
+} chorus_plugin;
+
+/** The symbol a plugin exports; type of chorus_plugin_query. Cheap and pure; NULL: this host does not suit me. */
+typedef const chorus_plugin *(*chorus_plugin_query_fn)(const chorus_plugin_query_args *args);
+#define CHORUS_PLUGIN_QUERY_SYMBOL "chorus_plugin_query"
+
+/* ==== Operations ============================================================================
+ * A descriptor is the static part, args what a call brings. Tensors of args are in the device's memory; plain
+ * pointers to arrays of tensors and the structs themselves are host memory. A NULL output is not computed.
+ * Features a kernel does not know make its score 0: docs/ops.md says which field carries which method.
+ */
+
+/* ---- combine.rows -------------------------------------------------------------------------
+ * N score rows -> any subset of outputs, for each of `rows` rows. Semantics: docs/numerics.md, "Combining". */
+#define CHORUS_OP_COMBINE_ROWS "combine.rows"
+
+typedef int32_t chorus_score_kind;
+#define CHORUS_SCORES_LOGITS 0    /**< Any real numbers; a constant per row changes nothing. */
+#define CHORUS_SCORES_LOG_PROBS 1 /**< Natural logarithms; normalised again over the valid tokens. */
+#define CHORUS_SCORES_PROBS 2     /**< Probabilities >= 0; normalised again. A negative one counts as NaN. */
+
+typedef int32_t chorus_combine_rule;
+#define CHORUS_COMBINE_LINEAR 0      /**< p = sum w_i p_i / sum w_i, w_i >= 0 ("or"). */
+#define CHORUS_COMBINE_LOG_LINEAR 1  /**< log p = sum w_i log p_i - log Z, any real w_i ("and", negative evidence). */
+#define CHORUS_COMBINE_HOLDER 2      /**< p ~ (sum w_i p_i^r)^(1/r). */
+#define CHORUS_COMBINE_MAX 3         /**< p ~ max_i p_i. */
+#define CHORUS_COMBINE_MIN 4         /**< p ~ min_i p_i. */
+#define CHORUS_COMBINE_MEDIAN 5      /**< p ~ median_i p_i. */
+#define CHORUS_COMBINE_TRIMMED_MEAN 6 /**< p ~ mean without the `trim` highest and lowest. */
+#define CHORUS_COMBINE_VOTE 7        /**< Weighted votes of the models' argmaxes. */
+#define CHORUS_COMBINE_RANK_VOTE 8   /**< Weighted Borda count over the models' top `vote_k`. */
+#define CHORUS_COMBINE_UNNORMALISED 9 /**< s = sum w_i log p_i, not normalised (shallow fusion, beam scores). */
+
+/** Bits of the row status. A row with none is valid. */
+#define CHORUS_ROW_OK 0
+#define CHORUS_ROW_EMPTY_SUPPORT 1  /**< No token has positive probability: log-probs -inf, token -1. */
+#define CHORUS_ROW_NAN 2            /**< A score that counts is NaN: log-probs NaN, token -1. Other rows are untouched. */
+#define CHORUS_ROW_MODEL_EMPTY 4    /**< A model with positive weight has no support; linear left it out. */
+#define CHORUS_ROW_INFINITE 8       /**< A +inf score: that model is one-hot, shared equally by its +inf tokens. */
+#define CHORUS_ROW_BAD_WEIGHT 16    /**< A weight tensor holds NaN, an infinity, or (linear) a negative or all zeros. */
+#define CHORUS_ROW_BAD_TOKEN 32     /**< A token to score is outside [0, n_tokens); its log-prob is NaN. */
+
+/** The static part of one model's scores. */
+typedef struct chorus_combine_model {
+  size_t struct_size;
+  chorus_score_kind kind;
+  chorus_dtype dtype;  /**< f32, f16, bf16. */
+  int64_t n_logits;    /**< Row length of the score tensor (padding included). */
+  int64_t n_valid;     /**< Tokens that exist: ids >= n_valid are -inf before anything else. 1 <= n_valid <= n_logits. */
+  double weight;       /**< Default weight; exactly 0: never read, may be absent. */
+  double temperature;  /**< Default temperature, >= 0; 0 is argmax, lowest id wins. */
+  double top_p;        /**< Pre-filter: 0 or 1 = none. */
+  int64_t top_k;       /**< Pre-filter: 0 = none. */
+  double plausibility; /**< alpha of contrastive decoding: keep tokens with p >= alpha * max p; 0 = none. */
+  uint32_t has_bias, has_mask;     /**< args bring a bias row / an allowed-token bitmask. */
+  const chorus_tensor *map_offsets; /**< CSR from output token to this model's tokens, i64 [n_tokens + 1]; NULL: identity. */
+  const chorus_tensor *map_ids;     /**< i32, ids of this model, summed in this order. */
+} chorus_combine_model;
+
+typedef struct chorus_combine_desc {
+  size_t struct_size;
+  chorus_combine_rule rule;
+  int32_t n_models; /**< 1 to CHORUS_COMBINE_MAX_MODELS. */
+  const chorus_combine_model *const *models;
+  int64_t n_tokens; /**< V, the output vocabulary. A model with n_valid < V lacks the tail (−inf). */
+  int64_t max_rows;
+  uint32_t outputs;   /**< CHORUS_COMBINE_OUT_* bits a call may ask for. */
+  chorus_dtype log_probs_dtype; /**< f32 (f16, bf16 later). */
+  uint32_t weight_rows; /**< 0: weights are [N]; 1: [rows, N]. */
+  uint32_t base_model;  /**< Model whose filters decide the support (DExperts, contrastive); used with filters. */
+  double order;         /**< r of the Hölder mean. */
+  int32_t trim, vote_k;
+  /* After combining. 1, 0, 0, 0, 0 = off. */
+  double temperature, top_p, min_p, typical_p;
+  int64_t top_k;
+  uint32_t has_penalties; /**< args bring repetition / presence / frequency penalties. */
+  uint32_t has_neighbours; /**< args bring a sparse list (kNN) as one more model. */
+} chorus_combine_desc;
+
+#define CHORUS_COMBINE_MAX_MODELS 64
+
+#define CHORUS_COMBINE_OUT_LOG_PROBS 1u
+#define CHORUS_COMBINE_OUT_ARGMAX 2u
+#define CHORUS_COMBINE_OUT_SAMPLE 4u
+#define CHORUS_COMBINE_OUT_TOKEN_LOG_PROBS 8u
+#define CHORUS_COMBINE_OUT_STATUS 16u
+#define CHORUS_COMBINE_OUT_TOP_K 32u
+#define CHORUS_COMBINE_OUT_DIAGNOSTICS 64u
+#define CHORUS_COMBINE_OUT_GRADIENT_SUMS 128u
+
+typedef struct chorus_combine_args {
+  size_t struct_size;
+  int64_t rows;                         /**< B, 0 to max_rows. */
+  const chorus_tensor *const *scores;   /**< N tensors [B, n_logits]; NULL where the (host-side) weight is 0. */
+  const chorus_tensor *weights;         /**< f32 [N] or [B, N]; NULL: the descriptor's. */
+  const chorus_tensor *temperatures;    /**< f32 [N]; NULL: the descriptor's. */
+  const chorus_tensor *row_ids;         /**< i64 [B]; NULL: 0, 1, … */
+  const chorus_tensor *steps;           /**< i64 [B]; NULL: `step`. */
+  uint64_t seed, step;
+  const chorus_tensor *tokens;          /**< i32 or i64 [B, n]: tokens to score. */
+  /* Outputs. */
+  const chorus_tensor *log_probs;       /**< [B, V]. */
+  const chorus_tensor *argmax;          /**< i32 [B]: highest probability, lowest id wins. */
+  const chorus_tensor *argmax_log_prob; /**< f32 [B]. */
+  const chorus_tensor *sample;          /**< i32 [B]. */
+  const chorus_tensor *sample_log_prob; /**< f32 [B]: exact log-prob of it under the combination. */
+  const chorus_tensor *token_log_probs; /**< f32 [B, n]. */
+  const chorus_tensor *status;          /**< i32 [B]: CHORUS_ROW_* bits. */
+} chorus_combine_args;
+
+/* ---- merge.reduce, merge.apply ------------------------------------------------------------
+ * Element-wise work on aligned pieces of tensors. A piece starts at a multiple of CHORUS_BLOCK elements; element i of
+ * every input belongs together. All pointers are in the device's memory. */
+#define CHORUS_OP_MERGE_REDUCE "merge.reduce"
+#define CHORUS_OP_MERGE_APPLY "merge.apply"
+
+/** Elements of a reduction block (docs/numerics.md, "Reductions"). */
+#define CHORUS_BLOCK 4096
+/** Virtual lanes that accumulate a block. */
+#define CHORUS_LANES 32
+#define CHORUS_MERGE_MAX_INPUTS 64
+
+typedef int32_t chorus_merge_operand;
+#define CHORUS_OPERAND_X 0              /**< x_i. */
+#define CHORUS_OPERAND_DELTA 1          /**< x_i - base. */
+#define CHORUS_OPERAND_WEIGHTED_DELTA 2 /**< w_i (x_i - base). */
+
+typedef int32_t chorus_merge_granularity;
+#define CHORUS_PER_TENSOR 0
+#define CHORUS_PER_ROW 1
+#define CHORUS_PER_COLUMN 2
+
+typedef int32_t chorus_merge_statistic;
+#define CHORUS_STATISTIC_GRAM 0      /**< f64 [n(n+1)/2], n operands (inputs; with OPERAND_X the base is the last): <a_i, a_j>, i <= j. */
+#define CHORUS_STATISTIC_SUM 1       /**< f64 [n]: sum of |operand|. */
+#define CHORUS_STATISTIC_HISTOGRAM 2 /**< u64 [n, 32768]: |operand| by the upper 15 bits of its f32 pattern below `prefix`. */
+#define CHORUS_STATISTIC_COUNT 3     /**< u64 [n, n]: elements that satisfy the predicate, alone and together. */
+#define CHORUS_STATISTIC_VARIANCE_HISTOGRAM 4 /**< u64 [32768]: variance over the models. */
+#define CHORUS_STATISTIC_ROW_SOFTMAX 5        /**< f64 [rows, n, 2]: max and sum of exp. */
+
+typedef int32_t chorus_merge_predicate;
+#define CHORUS_PREDICATE_ALL 0
+#define CHORUS_PREDICATE_ABOVE_EPSILON 1 /**< |operand| > epsilon. */
+#define CHORUS_PREDICATE_KEPT 2          /**< What the sparsify stage keeps. */
+#define CHORUS_PREDICATE_PREFIX 3        /**< Upper bits equal to `prefix` (second histogram pass). */
+
+typedef int32_t chorus_merge_sparsify;
+#define CHORUS_SPARSIFY_NONE 0
+#define CHORUS_SPARSIFY_MAGNITUDE_CUT 1 /**< Keep |operand| > cut_i, and the first ties_i elements equal to it. */
+#define CHORUS_SPARSIFY_BAND 2          /**< Keep between two cuts (breadcrumbs). */
+#define CHORUS_SPARSIFY_BERNOULLI 3     /**< Keep with probability density_i, drawn by (seed, model, tensor, element). */
+#define CHORUS_SPARSIFY_RANK 4          /**< Keep with a probability that depends on the magnitude's rank (DELLA). */
+#define CHORUS_SPARSIFY_STATISTIC_CUT 5 /**< Keep where a statistic over the models reaches a cut (SCE, fusion). */
+
+typedef int32_t chorus_merge_rescale;
+#define CHORUS_RESCALE_NONE 0
+#define CHORUS_RESCALE_L1 1           /**< times sum|operand| / sum|kept|. */
+#define CHORUS_RESCALE_INVERSE_DENSITY 2
+
+typedef int32_t chorus_merge_consensus;
+#define CHORUS_CONSENSUS_NONE 0
+#define CHORUS_CONSENSUS_SIGN 1 /**< Keep what agrees with the sign of the sum; 0 elects +. */
+
+typedef int32_t chorus_merge_combine;
+#define CHORUS_MERGE_SUM 0           /**< sum w_i a_i. */
+#define CHORUS_MERGE_MEAN 1          /**< sum w_i a_i / sum w_i. */
+#define CHORUS_MERGE_MEAN_OF_KEPT 2  /**< sum w_i a_i / sum of the w_i kept at this element. */
+#define CHORUS_MERGE_COEFFICIENTS 3  /**< sum c_i x_i (+ c_base base): coefficients come from a Gram. */
+
+typedef int32_t chorus_merge_numerics;
+#define CHORUS_NUMERICS_ACCURATE 0 /**< f64 inside, mul and add in input order, one rounding to nearest even. */
+#define CHORUS_NUMERICS_MERGEKIT 1 /**< mergekit's rounding chain. */
+
+typedef struct chorus_merge_reduce_desc {
+  size_t struct_size;
+  int32_t n_inputs;
+  uint32_t has_base;
+  const chorus_dtype *input_dtypes; /**< [n_inputs]. */
+  chorus_dtype base_dtype;
+  chorus_merge_operand operand;
+  chorus_merge_statistic statistic;
+  chorus_merge_predicate predicate;
+  chorus_merge_granularity granularity;
+  chorus_merge_numerics numerics;
+  uint64_t max_elements; /**< Of one piece. */
+  double epsilon;
+} chorus_merge_reduce_desc;
+
+/** One piece. The result is that piece's statistic alone: the blocks of the piece joined in the pairwise tree over
+ * their index. The host joins pieces, aligned runs of 2^k blocks, in the same tree, so the split changes no bit. */
+typedef struct chorus_merge_reduce_args {
+  size_t struct_size;
+  uint64_t begin; /**< Index of the first element, a multiple of CHORUS_BLOCK. */
+  uint64_t count; /**< Elements, <= max_elements. */
+  uint64_t columns; /**< Row length of the tensor (its last dimension). */
+  const void *const *inputs; /**< [n_inputs], element `begin`. NULL where the weight is 0. */
+  const void *base;
+  const double *weights; /**< [n_inputs], host memory. */
+  uint64_t prefix;
+  void *statistic;       /**< Overwritten, layout as CHORUS_STATISTIC_* says; in the device's memory. */
+  uint64_t statistic_bytes;
+} chorus_merge_reduce_args;
+
+typedef struct chorus_merge_desc {
+  size_t struct_size;
+  int32_t n_inputs;
+  uint32_t has_base;
+  const chorus_dtype *input_dtypes; /**< [n_inputs]. */
+  chorus_dtype base_dtype;
+  chorus_dtype output_dtype;
+  chorus_merge_operand operand;
+  chorus_merge_granularity granularity;
+  chorus_merge_sparsify sparsify;
+  chorus_merge_rescale rescale;
+  chorus_merge_consensus consensus;
+  chorus_merge_combine combine;
+  chorus_merge_numerics numerics;
+  uint32_t add_base;
+  uint64_t max_elements;
+} chorus_merge_desc;
+
+typedef struct chorus_merge_args {
+  size_t struct_size;
+  uint64_t begin, count, columns; /**< As in chorus_merge_reduce_args. */
+  const void *const *inputs;      /**< [n_inputs]; NULL where the weight (coefficient) is 0. */
+  const void *base;
+  void *output;
+  const double *weights; /**< [n_inputs] w_i, or with MERGE_COEFFICIENTS [n_inputs + has_base] c_i, base last; host memory. */
+  double lambda;
+  const double *cuts;     /**< [n_inputs] or [n_inputs, 2] thresholds of the sparsify stage. */
+  const uint64_t *ties;   /**< [n_inputs] elements equal to the cut that are kept before this piece ends. */
+  const double *densities; /**< [n_inputs]. */
+  const double *rescales;  /**< [n_inputs]. */
+  const uint64_t *keys;    /**< [n_inputs] RNG keys of (seed, model, tensor name). */
+} chorus_merge_args;
+
+/* ---- route.topk ---------------------------------------------------------------------------
+ * logits [T, E] -> routing. Contract: docs/numerics.md, "Routing". */
+#define CHORUS_OP_ROUTE_TOPK "route.topk"
+
+typedef int32_t chorus_route_score;
+#define CHORUS_ROUTE_SOFTMAX 0
+#define CHORUS_ROUTE_SIGMOID 1
+#define CHORUS_ROUTE_SQRT_SOFTPLUS 2
+#define CHORUS_ROUTE_IDENTITY 3
+#define CHORUS_ROUTE_RELU 4
+
+/** Where top-k sits. */
+typedef int32_t chorus_route_order;
+#define CHORUS_ROUTE_SCORE_THEN_TOPK 0 /**< Scores of all experts, then the k best. */
+#define CHORUS_ROUTE_TOPK_THEN_SCORE 1 /**< The k best logits, then scores over those (Shazeer, gpt-oss, Llama 4). */
+
+/** Who chooses. */
+typedef int32_t chorus_route_selection;
+#define CHORUS_ROUTE_TOKENS_CHOOSE 0
+#define CHORUS_ROUTE_EXPERTS_CHOOSE 1 /**< Each expert takes its top-C tokens. */
+#define CHORUS_ROUTE_HASH_TABLE 2     /**< ids from a table by token id. */
+#define CHORUS_ROUTE_GIVEN 3          /**< ids are an input. */
+#define CHORUS_ROUTE_POSITIVE 4       /**< Every expert with a positive score (ReLU). */
+#define CHORUS_ROUTE_RANDOM_SECOND 5  /**< GShard: the second with probability 2 g_2. */
+
+typedef int32_t chorus_route_group_score;
+#define CHORUS_ROUTE_GROUP_MAX 0
+#define CHORUS_ROUTE_GROUP_TOP_SUM 1
+
+typedef int32_t chorus_route_renormalise;
+#define CHORUS_ROUTE_RENORMALISE_NONE 0
+#define CHORUS_ROUTE_RENORMALISE_SUM 1      /**< w / (sum w + eps). */
+#define CHORUS_ROUTE_RENORMALISE_CLAMPED 2  /**< w / max(sum w, eps). */
+
+typedef int32_t chorus_route_drop;
+#define CHORUS_ROUTE_DROP_NONE 0
+#define CHORUS_ROUTE_DROP_BY_POSITION 1
+#define CHORUS_ROUTE_DROP_BY_SCORE 2
+
+typedef struct chorus_route_desc {
+  size_t struct_size;
+  int32_t n_experts; /**< E, 1 to 8192. */
+  int32_t k;         /**< 1 to min(64, E). */
+  int64_t max_tokens;
+  chorus_dtype logits_dtype; /**< f32, f16, bf16. */
+  chorus_dtype ids_dtype;     /**< i32 or i64. */
+  chorus_dtype weights_dtype; /**< f32 or bf16. */
+  chorus_route_score score;
+  chorus_route_order order;
+  chorus_route_selection selection;
+  uint32_t has_bias; /**< args bring f32 [E] added to the scores for selection only. */
+  int32_t n_groups, topk_groups; /**< 0 or 1: no groups. */
+  chorus_route_group_score group_score;
+  int32_t group_top; /**< m of GROUP_TOP_SUM. */
+  chorus_route_renormalise renormalise;
+  double epsilon;
+  double scale;         /**< Factor of the final weights; 1 = none. */
+  double noise;         /**< Standard deviation of selection noise; 0 = none. */
+  double temperature;   /**< Of the logits; 1 = none. */
+  int64_t capacity;     /**< Slots per expert; 0 = no limit. */
+  chorus_route_drop drop;
+  int32_t block;        /**< Block size of padded lists; 0 = none. */
+  uint32_t weight_before; /**< 1: the weight multiplies the expert's input. Carried to experts.ffn. */
+} chorus_route_desc;
+
+typedef struct chorus_route_args {
+  size_t struct_size;
+  int64_t tokens;              /**< T, 0 to max_tokens. */
+  const chorus_tensor *logits; /**< [T, E], any row stride. */
+  const chorus_tensor *bias;   /**< f32 [E]. */
+  const chorus_tensor *n_valid; /**< i64 [1]: rows >= it are padding (id -1, weight 0, not counted). NULL: all valid. */
+  /* Outputs. */
+  const chorus_tensor *ids;     /**< [T, k]. */
+  const chorus_tensor *weights; /**< [T, k]. */
+  const chorus_tensor *counts;  /**< i32 [E]: slots per expert. */
+  const chorus_tensor *offsets; /**< i32 [E + 1]: exclusive prefix sums of counts. */
+  const chorus_tensor *order;   /**< i32 [T * k]: slots t*k+j sorted by expert, then by slot; -1 past offsets[E]. */
+  const chorus_tensor *inverse; /**< i32 [T * k]: position of each slot in order; -1 for padding. */
+} chorus_route_args;
+
+/* ---- experts.ffn --------------------------------------------------------------------------
+ * y_t = sum_j weight_tj * down_e(act(gate_e x_t) * up_e x_t), e = ids_tj. Accumulates in f32 or better, slots joined
+ * in order j = 0, 1, …; rounds once at the end. */
+#define CHORUS_OP_EXPERTS_FFN "experts.ffn"
+
+typedef int32_t chorus_activation;
+#define CHORUS_ACTIVATION_SWIGLU 0  /**< silu(gate) * up. */
+#define CHORUS_ACTIVATION_GEGLU 1
+#define CHORUS_ACTIVATION_REGLU 2
+#define CHORUS_ACTIVATION_RELU 3    /**< No gate. */
+#define CHORUS_ACTIVATION_RELU2 4   /**< No gate. */
+#define CHORUS_ACTIVATION_GPT_OSS 5 /**< (up + 1) * gate * sigmoid(1.702 gate), both clamped. */
+
+typedef int32_t chorus_gate_layout;
+#define CHORUS_GATE_UP_CONCATENATED 0 /**< Rows 0…I-1 gate, I…2I-1 up. */
+#define CHORUS_UP_GATE_CONCATENATED 1
+#define CHORUS_GATE_UP_INTERLEAVED 2  /**< Rows gate 0, up 0, gate 1, … */
+
+typedef struct chorus_experts_desc {
+  size_t struct_size;
+  int32_t n_experts; /**< Held here. */
+  int32_t k;
+  int64_t hidden;       /**< H. */
+  int64_t intermediate; /**< I. */
+  int64_t max_tokens;
+  chorus_dtype weights_dtype; /**< f32, bf16 (f16, int8, int4 later). */
+  chorus_dtype x_dtype, y_dtype; /**< f32 or bf16. */
+  chorus_dtype ids_dtype;     /**< i32 or i64. */
+  chorus_activation activation;
+  chorus_gate_layout layout;
+  double limit; /**< Clamp of gate and up; 0 = none. */
+  uint32_t weight_before; /**< 1: the routing weight multiplies x (Llama 4). */
+  uint32_t batch_invariant; /**< 1: a token's bytes do not depend on the rest of its batch. */
+  const chorus_tensor *gate_up;      /**< [n_experts, 2I, H], host memory or the device's; read by prepare alone. */
+  const chorus_tensor *down;         /**< [n_experts, H, I]. */
+  const chorus_tensor *gate_up_bias; /**< f32 [n_experts, 2I] or NULL. */
+  const chorus_tensor *down_bias;    /**< f32 [n_experts, H] or NULL. */
+  const chorus_tensor *expert_map;   /**< i32 [global experts]: local index or -1 (contributes 0); NULL: identity. */
+} chorus_experts_desc;
+
+typedef struct chorus_experts_args {
+  size_t struct_size;
+  int64_t tokens;               /**< T, 0 to max_tokens. */
+  const chorus_tensor *x;       /**< [T, H]. */
+  const chorus_tensor *ids;     /**< [T, k]; a negative id contributes 0. */
+  const chorus_tensor *weights; /**< f32 [T, k]; a weight of exactly 0 contributes 0 and its expert is not computed. */
+  const chorus_tensor *y;       /**< [T, H], output. */
+  const chorus_tensor *status;  /**< i32 [T] or NULL, output: CHORUS_ROW_BAD_TOKEN where an id is >= the number of experts. */
+} chorus_experts_args;
+
+/* generated by tests/abi/layout.py: begin */
+#define CHORUS_HOST_INIT {CHORUS_END_OF(chorus_host, thread_count), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_DEVICE_DESC_INIT {CHORUS_END_OF(chorus_device_desc, device_id), NULL, NULL, 0, 0}
+#define CHORUS_DEVICE_MEMORY_INIT {CHORUS_END_OF(chorus_device_memory, event_wait), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_KERNEL_INIT {CHORUS_END_OF(chorus_kernel, prepared_bytes), NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_PLUGIN_OPTION_INIT {CHORUS_END_OF(chorus_plugin_option, maximum), NULL, NULL, NULL, NULL, 0, 0, 0, 0}
+#define CHORUS_PLUGIN_QUERY_ARGS_INIT {CHORUS_END_OF(chorus_plugin_query_args, layout_hash), 0, 0, 0}
+#define CHORUS_COMBINE_MODEL_INIT {CHORUS_END_OF(chorus_combine_model, map_ids), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL}
+#define CHORUS_COMBINE_DESC_INIT {CHORUS_END_OF(chorus_combine_desc, has_neighbours), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define CHORUS_COMBINE_ARGS_INIT {CHORUS_END_OF(chorus_combine_args, status), 0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_MERGE_REDUCE_DESC_INIT {CHORUS_END_OF(chorus_merge_reduce_desc, epsilon), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0}
+#define CHORUS_MERGE_REDUCE_ARGS_INIT {CHORUS_END_OF(chorus_merge_reduce_args, statistic_bytes), 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0}
+#define CHORUS_MERGE_DESC_INIT {CHORUS_END_OF(chorus_merge_desc, max_elements), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define CHORUS_MERGE_ARGS_INIT {CHORUS_END_OF(chorus_merge_args, keys), 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_ROUTE_DESC_INIT {CHORUS_END_OF(chorus_route_desc, weight_before), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define CHORUS_ROUTE_ARGS_INIT {CHORUS_END_OF(chorus_route_args, inverse), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_EXPERTS_DESC_INIT {CHORUS_END_OF(chorus_experts_desc, expert_map), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_EXPERTS_ARGS_INIT {CHORUS_END_OF(chorus_experts_args, status), 0, NULL, NULL, NULL, NULL, NULL}
+/* generated by tests/abi/layout.py: end */
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+#endif /* CHORUS_PLUGIN_H_ */
