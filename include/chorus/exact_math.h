@@ -171,4 +171,35 @@ CHORUS_EXACT_FN float chorus_exact_softplus(float x) {
   return x > 0.0f ? x + tail : tail;
 }
 
+/** Philox4x32-10 (Salmon et al., SC 2011): the counter-based generator behind every draw. Same counter and key, same
+ * words, on every backend. Known answer: counter 0, key 0 -> 6627e8d5 e169c58d bc57ac4c 9b00dbd8. */
+CHORUS_EXACT_FN void chorus_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
+  uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+  uint32_t k0 = key[0], k1 = key[1];
+  uint64_t a, b;
+  int round;
+  for (round = 0; round < 10; ++round) {
+    a = (uint64_t)0xD2511F53u * c0;
+    b = (uint64_t)0xCD9E8D57u * c2;
+    c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
+    c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+    c1 = (uint32_t)b;
+    c3 = (uint32_t)a;
+    k0 = k0 + 0x9E3779B9u;
+    k1 = k1 + 0xBB67AE85u;
+  }
+  out[0] = c0;
+  out[1] = c1;
+  out[2] = c2;
+  out[3] = c3;
+}
+
+/** floor(a * b / 2^64): maps a 64-bit random number `a` onto [0, b) without a division. */
+CHORUS_EXACT_FN uint64_t chorus_multiply_high(uint64_t a, uint64_t b) {
+  uint64_t a0 = (uint32_t)a, a1 = a >> 32, b0 = (uint32_t)b, b1 = b >> 32;
+  uint64_t middle = a1 * b0 + ((a0 * b0) >> 32);
+  uint64_t low = a0 * b1 + (uint32_t)middle;
+  return a1 * b1 + (middle >> 32) + (low >> 32);
+}
+
 #endif /* CHORUS_EXACT_MATH_H_ */
