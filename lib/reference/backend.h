@@ -18,6 +18,9 @@ namespace chorus::reference {
 // One per file of this folder.
 extern const chorus_kernel kCombineRows;
 extern const chorus_kernel kRouteTopk;
+extern const chorus_kernel kMergeReduce;
+extern const chorus_kernel kMergeApply;
+extern const chorus_kernel kExpertsFfn;
 
 // The answer of `score` for what is not supported: 0, with the field, what was found and what is supported in `why`.
 __attribute__((format(printf, 3, 4))) inline int32_t refuse(char *why, size_t why_bytes, const char *format, ...) {

@@ -14,6 +14,11 @@ inline bool is_nan(double x) { return x != x; }
 
 inline uint64_t bytes_of(chorus_dtype dtype) { return (dtype >> 8) / 8; }
 
+// The formats merges compute with.
+inline bool is_float(chorus_dtype dtype) {
+  return dtype == CHORUS_F64 || dtype == CHORUS_F32 || dtype == CHORUS_F16 || dtype == CHORUS_BF16;
+}
+
 inline float f32_from_bf16(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
 inline float f32_from_f16(uint16_t bits) {
