@@ -49,6 +49,7 @@ class PreparedKernel {
   DevicePtr device_;
   const chorus_kernel *kernel_ = nullptr;
   void *prepared_ = nullptr;
+  std::string name_;
 };
 
 }  // namespace chorus

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The whole public C ABI of Chorus.
+ */
+#ifndef CHORUS_CHORUS_H_
+#define CHORUS_CHORUS_H_
+
+#include "base.h"
+#include "context.h"
+
+#endif /* CHORUS_CHORUS_H_ */

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// One arena per context: loops of different contexts do not steal each other's threads.
+#include "runtime/pool.h"
+
+#include <oneapi/tbb/info.h>
+#include <oneapi/tbb/parallel_for.h>
+#include <oneapi/tbb/task_arena.h>
+#include <unistd.h>
+
+#include "runtime/float_environment.h"
+
+namespace chorus {
+
+struct Pool::Arena {
+  explicit Arena(int threads) : arena(threads) {}
+  tbb::task_arena arena;
+};
+
+namespace {
+
+thread_local bool inside_piece = false;
+
+// A loop and the guard around each of its pieces.
+struct Loop {
+  chorus_task_fn task;
+  void *argument;
+
+  static void run_piece(void *self, uint64_t index) {
+    const auto *loop = static_cast<const Loop *>(self);
+    const DefaultFloatEnvironment environment;
+    const bool before = inside_piece;
+    inside_piece = true;
+    try {
+      loop->task(loop->argument, index);
+    } catch (...) {
+      inside_piece = before;
+      throw;
+    }
+    inside_piece = before;
+  }
+};
+
+}  // namespace
+
+Pool::Pool(int32_t threads, const HostPool &host)
+    : threads_(host.parallel_for != nullptr ? host.threads : threads > 0 ? threads : tbb::info::default_concurrency()),
+      host_(host),
+      process_(getpid()) {
+  if (host_.parallel_for == nullptr && threads_ > 1) arena_ = std::make_unique<Arena>(threads_);
+}
+
+Pool::~Pool() = default;
+
+void Pool::parallel_for(uint64_t count, chorus_task_fn task, void *argument) const {
+  Loop loop{task, argument};
+  if (count <= 1 || threads_ <= 1 || inside_piece || getpid() != process_) {
+    // Not marked as a piece: a loop of one piece may itself hold a parallel loop.
+    const DefaultFloatEnvironment environment;
+    for (uint64_t i = 0; i < count; ++i) task(argument, i);
+    return;
+  }
+  if (host_.parallel_for != nullptr) {
+    host_.parallel_for(host_.user, count, Loop::run_piece, &loop);
+    return;
+  }
+  arena_->arena.execute([&] {
+    tbb::parallel_for(
+        tbb::blocked_range<uint64_t>(0, count, 1),
+        [&](const tbb::blocked_range<uint64_t> &range) {
+          for (uint64_t i = range.begin(); i != range.end(); ++i) Loop::run_piece(&loop, i);
+        },
+        tbb::simple_partitioner());
+  });
+}
+
+}  // namespace chorus
