@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // experts.ffn: y_t = sum_j weight_tj * down_e(silu(gate_e x_t) * up_e x_t), one token at a time; the plain f32-
 // accumulating computation that other backends' errors are measured against. docs/numerics.md, "Experts".
-// Cost: 6 * H * I flops per slot that counts; workspace: 2H + I floats per piece of tokens.
+// Cost: 6 * H * I flops per slot that counts; workspace: 3(H + I) floats per piece of tokens.
 #include <algorithm>
 #include <cstring>
 
 #include "chorus/exact_math.h"
 #include "reference/backend.h"
-#include "reference/sums.h"
 #include "reference/tensor_view.h"
 
 namespace chorus::reference {
@@ -23,7 +22,7 @@ struct ExpertsState {
   chorus_gate_layout layout;
   bool weight_before;
   int64_t n_ids;  // ids an expert_map knows, or n_experts
-  // One block of memory, compact row-major.
+  // One block of memory, compact; matrices are transposed: [E, H, 2I] and [E, I, H].
   void *memory;
   uint64_t bytes;
   const char *gate_up, *down;
@@ -65,22 +64,23 @@ uint64_t packed_bytes(const chorus_tensor *t) {
   return aligned(bytes);
 }
 
-// Copies a tensor of up to three dimensions, any strides, to `to`; moves `to` past it. NULL stays NULL.
+// Copies a tensor of up to three dimensions, any strides, to `to`; moves `to` past it. NULL stays NULL. Matrices are
+// transposed, so that run() reads them in the order in which it multiplies.
 const char *pack(const chorus_tensor *t, char *&to) {
   if (t == nullptr) return nullptr;
   const uint64_t size = bytes_of(dtype_of(*t));
+  const int last = t->ndim - 1;
   const auto axis = [&](int i) { return i >= 0 ? t->shape[i] : 1; };
   const auto stride = [&](int i) { return i >= 0 ? stride_of(*t, i) : 0; };
-  const int last = t->ndim - 1;
+  const int rows = t->ndim == 3 ? last - 1 : last, columns = t->ndim == 3 ? last : last - 1;
   const char *begin = to;
   char *at = to;
   for (int64_t a = 0; a < axis(last - 2); ++a) {
-    for (int64_t b = 0; b < axis(last - 1); ++b) {
-      const int64_t row = a * stride(last - 2) + b * stride(last - 1);
-      for (int64_t c = 0; c < axis(last); ++c, at += size) {
-        const auto from = static_cast<uint64_t>(row + c * stride(last)) * size;
-        std::memcpy(at, static_cast<const char *>(t->data) + from, size);
-      }
+    for (int64_t c = 0; c < axis(columns); ++c) {
+      const auto *from = static_cast<const char *>(t->data) +
+                         (a * stride(last - 2) + c * stride(columns)) * static_cast<int64_t>(size);
+      for (int64_t r = 0; r < axis(rows); ++r, at += size)
+        std::memcpy(at, from + r * stride(rows) * static_cast<int64_t>(size), size);
     }
   }
   to += packed_bytes(t);
@@ -139,31 +139,29 @@ uint64_t experts_prepared_bytes(const void *prepared) { return static_cast<const
 
 // ---- Run ----
 
-// x . w in f32, in the order of "Reductions".
-template <typename Load>
-float dot(const float *x, int64_t count, const Load &load) {
-  PairwiseStream<float> blocks;
-  for (int64_t begin = 0; begin < count; begin += CHORUS_BLOCK) {
-    const int64_t end = std::min<int64_t>(begin + CHORUS_BLOCK, count);
-    float lanes[CHORUS_LANES] = {};
-    int64_t i = begin;
-    for (; i + CHORUS_LANES <= end; i += CHORUS_LANES) {
-      for (int64_t lane = 0; lane < CHORUS_LANES; ++lane) lanes[lane] += x[i + lane] * load(i + lane);
+// out = x times a packed matrix [rows, columns]: every column sums its products in the order of the rows, in f32,
+// multiply then add. The loop over columns is the inner one, so that it vectorises without changing that order.
+template <typename Weight, typename Widen>
+void multiply(const float *x, int64_t rows, const Weight *matrix, int64_t columns, const Widen &widen, float *out) {
+  constexpr int64_t kColumns = 512;
+  for (int64_t begin = 0; begin < columns; begin += kColumns) {
+    const int64_t end = std::min(begin + kColumns, columns);
+    std::fill(out + begin, out + end, 0.0f);
+    for (int64_t r = 0; r < rows; ++r) {
+      const Weight *w = matrix + r * columns;
+      for (int64_t c = begin; c < end; ++c) out[c] += x[r] * widen(w[c]);
     }
-    for (int64_t lane = 0; i + lane < end; ++lane) lanes[lane] += x[i + lane] * load(i + lane);
-    blocks.add(join_pairwise(lanes, CHORUS_LANES));
   }
-  return blocks.join();
 }
 
-// Row `row` of a packed matrix of `columns` columns, times x.
-float row_times(chorus_dtype dtype, const char *matrix, int64_t row, int64_t columns, const float *x) {
+void multiply(chorus_dtype dtype, const float *x, int64_t rows, const char *matrices, int64_t index, int64_t columns,
+              float *out) {
   if (dtype == CHORUS_F32) {
-    const float *w = reinterpret_cast<const float *>(matrix) + row * columns;
-    return dot(x, columns, [w](int64_t i) { return w[i]; });
+    const auto *matrix = reinterpret_cast<const float *>(matrices) + index * rows * columns;
+    return multiply(x, rows, matrix, columns, [](float w) { return w; }, out);
   }
-  const uint16_t *w = reinterpret_cast<const uint16_t *>(matrix) + row * columns;
-  return dot(x, columns, [w](int64_t i) { return f32_from_bf16(w[i]); });
+  const auto *matrix = reinterpret_cast<const uint16_t *>(matrices) + index * rows * columns;
+  multiply(x, rows, matrix, columns, f32_from_bf16, out);
 }
 
 // Operands of a multiplication have the weights' dtype.
@@ -171,11 +169,11 @@ float operand(chorus_dtype weights_dtype, float x) {
   return weights_dtype == CHORUS_BF16 ? f32_from_bf16(bf16_from_f32(x)) : x;
 }
 
-struct Rows {
+struct Columns {
   int64_t gate, up;
 };
 
-Rows rows_of(const ExpertsState &s, int64_t i) {
+Columns columns_of(const ExpertsState &s, int64_t i) {
   switch (s.layout) {
     case CHORUS_UP_GATE_CONCATENATED: return {s.intermediate + i, i};
     case CHORUS_GATE_UP_INTERLEAVED: return {2 * i, 2 * i + 1};
@@ -183,18 +181,27 @@ Rows rows_of(const ExpertsState &s, int64_t i) {
   }
 }
 
-// h = silu(gate x) * up x of one expert.
-void hidden_of(const ExpertsState &s, int32_t expert, const float *x, float *h) {
-  const int64_t first = int64_t{expert} * 2 * s.intermediate;
-  const auto times = [&](int64_t row) {
-    const float product = row_times(s.weights_dtype, s.gate_up, first + row, s.hidden, x);
-    return s.gate_up_bias != nullptr ? product + s.gate_up_bias[first + row] : product;
-  };
+void add_bias(const float *biases, int64_t index, int64_t count, float *out) {
+  if (biases == nullptr) return;
+  for (int64_t i = 0; i < count; ++i) out[i] = out[i] + biases[index * count + i];
+}
+
+struct Scratch {
+  float *x, *gate_up, *h, *out, *y;  // H, 2I, I, H, H
+};
+
+// out = down(silu(gate x) * up x) of one expert.
+void run_expert(const ExpertsState &s, int32_t expert, const Scratch &scratch) {
+  const int64_t both = 2 * s.intermediate;
+  multiply(s.weights_dtype, scratch.x, s.hidden, s.gate_up, expert, both, scratch.gate_up);
+  add_bias(s.gate_up_bias, expert, both, scratch.gate_up);
   for (int64_t i = 0; i < s.intermediate; ++i) {
-    const Rows rows = rows_of(s, i);
-    const float gate = times(rows.gate), up = times(rows.up);
-    h[i] = operand(s.weights_dtype, gate * chorus_exact_sigmoid(gate) * up);
+    const Columns at = columns_of(s, i);
+    const float gate = scratch.gate_up[at.gate], up = scratch.gate_up[at.up];
+    scratch.h[i] = operand(s.weights_dtype, gate * chorus_exact_sigmoid(gate) * up);
   }
+  multiply(s.weights_dtype, scratch.h, s.intermediate, s.down, expert, s.hidden, scratch.out);
+  add_bias(s.down_bias, expert, s.hidden, scratch.out);
 }
 
 // The local expert of `id`, -1 for none; sets `status` where no expert has that id.
@@ -206,10 +213,6 @@ int32_t local_expert(const ExpertsState &s, int64_t id, int32_t &status) {
   }
   return s.map != nullptr ? s.map[id] : static_cast<int32_t>(id);
 }
-
-struct Scratch {
-  float *x, *h, *y;
-};
 
 void run_token(const ExpertsState &s, const chorus_experts_args &args, int64_t token, const Scratch &scratch) {
   int32_t status = CHORUS_ROW_OK;
@@ -224,13 +227,8 @@ void run_token(const ExpertsState &s, const chorus_experts_args &args, int64_t t
     const float before = s.weight_before ? weight : 1.0f, after = s.weight_before ? 1.0f : weight;
     for (int64_t i = 0; i < s.hidden; ++i)
       scratch.x[i] = operand(s.weights_dtype, before * load_f32(s.x_dtype, x_row, i));
-    hidden_of(s, expert, scratch.x, scratch.h);
-    const int64_t first = int64_t{expert} * s.hidden;
-    for (int64_t i = 0; i < s.hidden; ++i) {
-      float out = row_times(s.weights_dtype, s.down, first + i, s.intermediate, scratch.h);
-      if (s.down_bias != nullptr) out = out + s.down_bias[first + i];
-      scratch.y[i] = scratch.y[i] + after * out;
-    }
+    run_expert(s, expert, scratch);
+    for (int64_t i = 0; i < s.hidden; ++i) scratch.y[i] = scratch.y[i] + after * scratch.out[i];
   }
   void *y_row = row_of(*args.y, token);
   for (int64_t i = 0; i < s.hidden; ++i) store_f32(s.y_dtype, y_row, i, scratch.y[i]);
@@ -238,7 +236,7 @@ void run_token(const ExpertsState &s, const chorus_experts_args &args, int64_t t
 }
 
 uint64_t scratch_bytes(const ExpertsState &s) {
-  return aligned(sizeof(float) * static_cast<uint64_t>(2 * s.hidden + s.intermediate));
+  return aligned(sizeof(float) * static_cast<uint64_t>(3 * (s.hidden + s.intermediate)));
 }
 
 int64_t pieces_of(const chorus_experts_args &args) { return std::min(args.tokens, kMostPieces); }
@@ -255,7 +253,8 @@ chorus_status experts_run(const void *prepared, const void *args_pointer, const 
   parallel_for(s.host, pieces, [&](int64_t piece) {
     auto *floats = reinterpret_cast<float *>(static_cast<char *>(exec->workspace) +
                                              static_cast<uint64_t>(piece) * scratch_bytes(s));
-    const Scratch scratch{floats, floats + s.hidden, floats + s.hidden + s.intermediate};
+    float *h = floats + 3 * s.hidden;
+    const Scratch scratch{floats, h + s.intermediate, h, floats + s.hidden, floats + 2 * s.hidden};
     for (int64_t t = piece; t < args.tokens; t += pieces) run_token(s, args, t, scratch);
   });
   return CHORUS_OK;
