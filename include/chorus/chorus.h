@@ -6,6 +6,8 @@
 #define CHORUS_CHORUS_H_
 
 #include "base.h"
+#include "combine.h"
 #include "context.h"
+#include "route.h"
 
 #endif /* CHORUS_CHORUS_H_ */

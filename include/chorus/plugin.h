@@ -64,7 +64,7 @@ typedef int32_t chorus_option_type;
 #define CHORUS_OPTION_NUMBER 2
 #define CHORUS_OPTION_BOOLEAN 3
 
-/** Services of the host. Lives as long as the process; a plugin may keep the pointer. */
+/** Services of the host. Lives as long as any device opened with it; a plugin may keep the pointer with its device. */
 typedef struct chorus_host {
   size_t struct_size;
   void *self; /**< First argument of every function below. */
@@ -153,7 +153,7 @@ typedef struct chorus_kernel {
   /** Build what the run needs (packed weights, tables). Copies what it keeps of `desc`. */
   chorus_status (*prepare)(chorus_plugin_device *device, const void *desc, void **out_prepared, chorus_error_slot slot);
 
-  /** Bytes of workspace for `args` (shapes are read, data and pointers are not). */
+  /** Bytes of workspace for `args`: a function of its counts (rows, tokens, elements) and of the descriptor alone. */
   uint64_t (*workspace_size)(const void *prepared, const void *args);
 
   /** Do it. `exec` is never NULL; its workspace has the size and alignment asked for. */

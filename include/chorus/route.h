@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The mixture-of-experts router, which keeps the top k of E experts per token, and the experts, of which only the kept are
+ * computed. Contract of order, ties, NaN and padding: docs/numerics.md, "Routing".
+ */
+#ifndef CHORUS_ROUTE_H_
+#define CHORUS_ROUTE_H_
+
+#include "context.h"
+#include "plugin.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Router ------------------------------------------------------------------------------- */
+
+/** Builder of a router. */
+typedef struct chorus_router_spec chorus_router_spec;
+/** A router on a device. Immutable; any thread. */
+typedef struct chorus_router chorus_router;
+
+/** New spec for `n_experts` (E, 1 to 8192) and `k` (1 to min(64, E)): softmax of all experts, then top-k, weights not
+ * renormalised, no bias, f32 logits and weights, i32 ids, up to 1 token per call.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: names E or k and their range; CHORUS_RESOURCE_EXHAUSTED. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_create(int32_t n_experts, int32_t k, chorus_router_spec **out_spec,
+                                                   chorus_error **error);
+CHORUS_API void chorus_router_spec_destroy(chorus_router_spec *spec);
+
+/** Most tokens a call may bring, >= 1. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_max_tokens(chorus_router_spec *spec, int64_t max_tokens,
+                                                           chorus_error **error);
+
+/** Data types: logits f32, f16 or bf16; ids i32 or i64; weights f32 or bf16. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_dtypes(chorus_router_spec *spec, chorus_dtype logits, chorus_dtype ids,
+                                                       chorus_dtype weights, chorus_error **error);
+
+/** The score (CHORUS_ROUTE_SOFTMAX, CHORUS_ROUTE_SIGMOID, …) and whether top-k comes after it
+ * (CHORUS_ROUTE_SCORE_THEN_TOPK: Mixtral, Qwen, DeepSeek) or before it (CHORUS_ROUTE_TOPK_THEN_SCORE: gpt-oss).
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: unknown constant. A score no backend has is refused at creation. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_score(chorus_router_spec *spec, chorus_route_score score,
+                                                      chorus_route_order order, chorus_error **error);
+
+/** 1: every call brings an f32 [E] bias, added to the scores for choosing and not for weighing (arXiv:2408.15664).
+ * @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_bias(chorus_router_spec *spec, int32_t has_bias, chorus_error **error);
+
+/** How the k weights are normalised: CHORUS_ROUTE_RENORMALISE_NONE, _SUM: w / (sum w + epsilon), or _CLAMPED:
+ * w / max(sum w, epsilon); epsilon finite, >= 0. Then all are multiplied by `scale`, finite. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_weights(chorus_router_spec *spec, chorus_route_renormalise renormalise,
+                                                        double epsilon, double scale, chorus_error **error);
+
+/** @return CHORUS_OK; CHORUS_INVALID_ARGUMENT; CHORUS_NOT_FOUND: no such device; CHORUS_UNIMPLEMENTED: no kernel, with each
+ *          one's reason. @since 0.1 */
+CHORUS_API chorus_status chorus_router_create(const chorus_context *context, const chorus_router_spec *spec,
+                                              const char *device, chorus_router **out_router, chorus_error **error);
+CHORUS_API void chorus_router_destroy(chorus_router *router);
+
+/** Beside the logits. NULL instead of it: no bias, no padding. */
+typedef struct chorus_route_in {
+  size_t struct_size;           /**< CHORUS_ROUTE_IN_INIT sets it. */
+  const chorus_tensor *bias;    /**< f32 [E]; required exactly when the spec says so. */
+  const chorus_tensor *n_valid; /**< i64 [1]: rows >= it are padding: id -1, weight 0, not counted. NULL: none. */
+} chorus_route_in;
+
+/** Outputs; a NULL tensor is not computed. None overlaps another tensor of the call. */
+typedef struct chorus_route_out {
+  size_t struct_size;           /**< CHORUS_ROUTE_OUT_INIT sets it. */
+  const chorus_tensor *ids;     /**< [T, k], best first. */
+  const chorus_tensor *weights; /**< [T, k]. */
+  const chorus_tensor *counts;  /**< i32 [E]: slots per expert. */
+  const chorus_tensor *offsets; /**< i32 [E + 1]: exclusive prefix sums of the counts. */
+  const chorus_tensor *order;   /**< i32 [T * k]: slots t * k + j sorted by expert, then by slot; -1 past offsets[E]. */
+  const chorus_tensor *inverse; /**< i32 [T * k]: place of each slot in `order`; -1 for padding. */
+} chorus_route_out;
+
+/** Chooses k experts for each token.
+ *
+ * For each row of `logits` [T, E] (any row stride): score, pick by value descending then index ascending, weigh.
+ * NaN ranks last with weight 0; ids are distinct and in range; a row's result does not depend on T. Given equal logits,
+ * ids and weights are bit-equal on every backend.
+ *
+ * @param logits Borrowed until the call returns (host) or the stream has passed it.
+ * @param in     May be NULL.
+ * @param exec   NULL: host devices only, workspace from the per-thread cache. Else it allocates nothing.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: shape, dtype, stride, overlap; names the tensor;
+ *         CHORUS_FAILED_PRECONDITION: workspace too small; states the bytes needed. Outputs are then untouched.
+ * T = 0 computes nothing (counts and offsets become 0). Reads T * E logits once. @since 0.1 */
+CHORUS_API chorus_status chorus_router_route(const chorus_router *router, const chorus_tensor *logits,
+                                             const chorus_route_in *in, const chorus_route_out *out,
+                                             const chorus_exec *exec, chorus_error **error);
+
+/** Bytes of workspace for calls of up to `tokens` tokens with all outputs. @since 0.1 */
+CHORUS_API chorus_status chorus_router_get_workspace_size(const chorus_router *router, int64_t tokens,
+                                                          uint64_t *out_bytes, chorus_error **error);
+
+/** The kernel in use, "cpu/route_topk"; lives as long as the router. "" for NULL. @since 0.1 */
+CHORUS_API const char *chorus_router_get_kernel(const chorus_router *router);
+
+/* ---- Experts ------------------------------------------------------------------------------ */
+
+/** Builder of an expert layer. */
+typedef struct chorus_experts_spec chorus_experts_spec;
+/** Packed experts on a device. Immutable; any thread. */
+typedef struct chorus_experts chorus_experts;
+
+/** New spec: SwiGLU, gate and up rows concatenated, no biases, f32 in and out, i32 ids, up to 1 token per call.
+ *
+ * @param gate_up  [E, 2I, H] f32 or bf16: for each expert I gate rows, then I up rows. Borrowed until
+ *                 chorus_experts_create() returns; host memory, or memory of the device the experts will live on.
+ * @param down     [E, H, I], dtype of gate_up. Borrowed likewise.
+ * @param k        Experts per token, 1 to 64.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: names the tensor; CHORUS_RESOURCE_EXHAUSTED. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_spec_create(const chorus_tensor *gate_up, const chorus_tensor *down, int32_t k,
+                                                    chorus_experts_spec **out_spec, chorus_error **error);
+CHORUS_API void chorus_experts_spec_destroy(chorus_experts_spec *spec);
+
+/** Most tokens a call may bring, >= 1. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_spec_set_max_tokens(chorus_experts_spec *spec, int64_t max_tokens,
+                                                            chorus_error **error);
+
+/** Data types of x and y (f32 or bf16) and of the ids (i32 or i64). @since 0.1 */
+CHORUS_API chorus_status chorus_experts_spec_set_dtypes(chorus_experts_spec *spec, chorus_dtype x, chorus_dtype y,
+                                                        chorus_dtype ids, chorus_error **error);
+
+/** CHORUS_ACTIVATION_SWIGLU, and how gate and up rows lie: CHORUS_GATE_UP_CONCATENATED, CHORUS_UP_GATE_CONCATENATED or
+ * CHORUS_GATE_UP_INTERLEAVED. @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: unknown constant. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_spec_set_activation(chorus_experts_spec *spec, chorus_activation activation,
+                                                            chorus_gate_layout layout, chorus_error **error);
+
+/** Biases, f32 [E, 2I] and [E, H], each may be NULL; borrowed until the experts are created. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_spec_set_biases(chorus_experts_spec *spec, const chorus_tensor *gate_up_bias,
+                                                        const chorus_tensor *down_bias, chorus_error **error);
+
+/** i32 [global experts] in host memory: the local index of each global expert, or -1 for one not held here, which then
+ * contributes 0. Copied. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_spec_set_expert_map(chorus_experts_spec *spec, const chorus_tensor *expert_map,
+                                                            chorus_error **error);
+
+/** Packs the weights once for `device`.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT; CHORUS_NOT_FOUND: no such device; CHORUS_UNIMPLEMENTED: no kernel;
+ *         CHORUS_RESOURCE_EXHAUSTED: no memory for the packed weights. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_create(const chorus_context *context, const chorus_experts_spec *spec,
+                                               const char *device, chorus_experts **out_experts, chorus_error **error);
+CHORUS_API void chorus_experts_destroy(chorus_experts *experts);
+
+/** y_t = sum_j weights_tj * down_e (silu(gate_e x_t) * up_e x_t) with e = ids_tj, for T tokens.
+ *
+ * Accumulates in f32 or better; slots are joined in order j = 0, 1, … and rounded once. A negative id, an id the map sends
+ * to -1, and a weight of exactly 0 contribute 0 and are not computed.
+ *
+ * @param x       [T, H], dtype of the spec.
+ * @param ids     [T, k]. An id past the experts contributes 0 and is told in `status`.
+ * @param weights f32 [T, k].
+ * @param y       [T, H], output; overlaps nothing.
+ * @param status  i32 [T] output or NULL: CHORUS_ROW_BAD_TOKEN where an id is out of range.
+ * @param exec    NULL: host devices only. Else it allocates nothing.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: names the tensor; CHORUS_FAILED_PRECONDITION: workspace too small; states
+ *         the bytes. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_run(const chorus_experts *experts, const chorus_tensor *x, const chorus_tensor *ids,
+                                            const chorus_tensor *weights, const chorus_tensor *y,
+                                            const chorus_tensor *status, const chorus_exec *exec, chorus_error **error);
+
+/** Bytes of workspace for calls of up to `tokens` tokens. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_get_workspace_size(const chorus_experts *experts, int64_t tokens,
+                                                           uint64_t *out_bytes, chorus_error **error);
+
+/** Bytes the packed weights take; 0 for NULL. @since 0.1 */
+CHORUS_API uint64_t chorus_experts_get_packed_bytes(const chorus_experts *experts);
+
+/** The kernel in use, "cpu/experts_ffn"; lives as long as the experts. "" for NULL. @since 0.1 */
+CHORUS_API const char *chorus_experts_get_kernel(const chorus_experts *experts);
+
+/* generated by tests/abi/layout.py: begin */
+#define CHORUS_ROUTE_IN_INIT {CHORUS_END_OF(chorus_route_in, n_valid), NULL, NULL}
+#define CHORUS_ROUTE_OUT_INIT {CHORUS_END_OF(chorus_route_out, inverse), NULL, NULL, NULL, NULL, NULL, NULL}
+/* generated by tests/abi/layout.py: end */
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+#endif /* CHORUS_ROUTE_H_ */

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks a call's tensors and hands it to the kernel.
+#include "combine/combiner.h"
+
+#include <array>
+
+#include "combine/spec.h"
+#include "runtime/error.h"
+#include "runtime/tensor.h"
+
+namespace chorus::combine {
+namespace {
+
+struct Named {
+  const char *name;
+  const chorus_tensor *tensor;
+};
+
+std::array<Named, 7> outputs_of(const chorus_combine_out &out) {
+  return {{{"log_probs", out.log_probs},
+           {"argmax", out.argmax},
+           {"argmax_log_prob", out.argmax_log_prob},
+           {"sample", out.sample},
+           {"sample_log_prob", out.sample_log_prob},
+           {"token_log_probs", out.token_log_probs},
+           {"status", out.status}}};
+}
+
+// Refuses an output the spec left out: the kernel was chosen without it.
+void check_wanted(uint32_t outputs, uint32_t bit, const chorus_tensor *tensor, const char *name) {
+  if (tensor != nullptr && (outputs & bit) == 0) {
+    fail(CHORUS_INVALID_ARGUMENT, "{} is asked for; the spec's outputs leave it out", name);
+  }
+}
+
+PreparedKernel prepare(const std::shared_ptr<const Context> &context, const Spec &spec, const char *device) {
+  const Descriptor descriptor(spec);
+  return PreparedKernel::prepare(find_device(context, device), CHORUS_OP_COMBINE_ROWS, descriptor.get());
+}
+
+}  // namespace
+
+Combiner::Combiner(const std::shared_ptr<const Context> &context, const Spec &spec, const char *device)
+    : spec_(completed(spec)), kernel_(prepare(context, spec_, device)) {}
+
+void Combiner::check_rows(int64_t rows) const {
+  if (rows < 0 || rows > spec_.max_rows) {
+    fail(CHORUS_INVALID_ARGUMENT, "rows is {}; 0 to {} (the spec's max_rows) are allowed", rows, spec_.max_rows);
+  }
+}
+
+void Combiner::check_inputs(const chorus_combine_in &in) const {
+  const Device &device = *kernel_.device();
+  const auto n = static_cast<int64_t>(spec_.models.size());
+  if (in.scores == nullptr) fail(CHORUS_INVALID_ARGUMENT, "scores is NULL; an array of {} tensors is needed", n);
+  for (int64_t i = 0; i < n; ++i) {
+    const chorus_combine_model &model = spec_.models[i];
+    if (in.scores[i] == nullptr && model.weight == 0 && in.weights == nullptr) continue;
+    const std::string name = fmt::format("scores[{}]", i);
+    check_tensor(in.scores[i], {name.c_str(), {model.dtype}, {in.rows, model.n_logits}}, device);
+  }
+  if (in.weights != nullptr) {
+    if (spec_.weights_per_row) {
+      check_tensor(in.weights, {"weights", {CHORUS_F32}, {in.rows, n}}, device);
+    } else {
+      check_tensor(in.weights, {"weights", {CHORUS_F32}, {n}}, device);
+    }
+  }
+  if (in.temperatures != nullptr) check_tensor(in.temperatures, {"temperatures", {CHORUS_F32}, {n}}, device);
+  if (in.row_ids != nullptr) check_tensor(in.row_ids, {"row_ids", {CHORUS_I64}, {in.rows}}, device);
+  if (in.steps != nullptr) check_tensor(in.steps, {"steps", {CHORUS_I64}, {in.rows}}, device);
+  if (in.tokens != nullptr) check_tensor(in.tokens, {"tokens", {CHORUS_I32, CHORUS_I64}, {in.rows, kAnySize}}, device);
+}
+
+void Combiner::check_outputs(const chorus_combine_in &in, const chorus_combine_out &out) const {
+  const Device &device = *kernel_.device();
+  const auto check = [&](const chorus_tensor *tensor, const char *name, chorus_dtype dtype, uint32_t bit) {
+    check_wanted(spec_.outputs, bit, tensor, name);
+    if (tensor != nullptr) check_tensor(tensor, {name, {dtype}, {in.rows}, true}, device);
+  };
+  check(out.argmax, "argmax", CHORUS_I32, CHORUS_COMBINE_OUT_ARGMAX);
+  check(out.argmax_log_prob, "argmax_log_prob", CHORUS_F32, CHORUS_COMBINE_OUT_ARGMAX);
+  check(out.sample, "sample", CHORUS_I32, CHORUS_COMBINE_OUT_SAMPLE);
+  check(out.sample_log_prob, "sample_log_prob", CHORUS_F32, CHORUS_COMBINE_OUT_SAMPLE);
+  check(out.status, "status", CHORUS_I32, CHORUS_COMBINE_OUT_STATUS);
+  check_wanted(spec_.outputs, CHORUS_COMBINE_OUT_LOG_PROBS, out.log_probs, "log_probs");
+  check_wanted(spec_.outputs, CHORUS_COMBINE_OUT_TOKEN_LOG_PROBS, out.token_log_probs, "token_log_probs");
+  if (out.log_probs != nullptr) {
+    check_tensor(out.log_probs, {"log_probs", {spec_.log_probs_dtype}, {in.rows, spec_.n_tokens}, true}, device);
+  }
+  if (out.token_log_probs != nullptr) {
+    if (in.tokens == nullptr) fail(CHORUS_INVALID_ARGUMENT, "tokens is NULL; token_log_probs needs the tokens to score");
+    check_tensor(out.token_log_probs, {"token_log_probs", {CHORUS_F32}, {in.rows, in.tokens->shape[1]}, true}, device);
+  }
+}
+
+void Combiner::check_overlaps(const chorus_combine_in &in, const chorus_combine_out &out) const {
+  const auto outputs = outputs_of(out);
+  for (size_t a = 0; a < outputs.size(); ++a) {
+    if (outputs[a].tensor == nullptr) continue;
+    const chorus_tensor &output = *outputs[a].tensor;
+    for (size_t b = a + 1; b < outputs.size(); ++b) {
+      if (outputs[b].tensor != nullptr) check_no_overlap(output, outputs[a].name, *outputs[b].tensor, outputs[b].name);
+    }
+    for (size_t i = 0; i < spec_.models.size(); ++i) {
+      const bool in_place = i == 0 && outputs[a].tensor == out.log_probs;
+      if (in.scores[i] != nullptr) check_no_overlap(output, outputs[a].name, *in.scores[i], "a model's scores", in_place);
+    }
+    for (const Named &input : {Named{"weights", in.weights}, Named{"temperatures", in.temperatures},
+                               Named{"row_ids", in.row_ids}, Named{"steps", in.steps}, Named{"tokens", in.tokens}}) {
+      if (input.tensor != nullptr) check_no_overlap(output, outputs[a].name, *input.tensor, input.name);
+    }
+  }
+}
+
+void Combiner::run(const chorus_combine_in &in, const chorus_combine_out &out, const chorus_exec *exec) const {
+  check_rows(in.rows);
+  check_inputs(in);
+  check_outputs(in, out);
+  check_overlaps(in, out);
+  const chorus_combine_args args = {
+      CHORUS_END_OF(chorus_combine_args, status), in.rows, in.scores, in.weights, in.temperatures, in.row_ids, in.steps,
+      in.seed, in.step, in.tokens, out.log_probs, out.argmax, out.argmax_log_prob, out.sample, out.sample_log_prob,
+      out.token_log_probs, out.status};
+  kernel_.run(&args, exec);
+}
+
+uint64_t Combiner::workspace_size(int64_t rows) const {
+  check_rows(rows);
+  chorus_combine_args args = CHORUS_COMBINE_ARGS_INIT;
+  args.rows = rows;
+  return kernel_.workspace_size(&args);
+}
+
+}  // namespace chorus::combine
