@@ -34,7 +34,7 @@ extern "C" {
 #define CHORUS_PLUGIN_ABI_MINOR 1
 
 /** Hash over the layout of every struct, slot and constant of this file and types.h. Generated; see tests/abi. */
-#define CHORUS_PLUGIN_LAYOUT_HASH UINT64_C(0xb9774f22a2e07782)
+#define CHORUS_PLUGIN_LAYOUT_HASH UINT64_C(0x7c68211f00b1654c)
 
 /** Sanitizer a binary was built with; host and plugin must agree. */
 #define CHORUS_SANITIZER_NONE 0u
@@ -246,6 +246,16 @@ typedef int32_t chorus_combine_rule;
 #define CHORUS_COMBINE_VOTE 7        /**< Weighted votes of the models' argmaxes. */
 #define CHORUS_COMBINE_RANK_VOTE 8   /**< Weighted Borda count over the models' top `vote_k`. */
 #define CHORUS_COMBINE_UNNORMALISED 9 /**< s = sum w_i log p_i, not normalised (shallow fusion, beam scores). */
+#define CHORUS_COMBINE_CONDORCET 10 /**< The token that beats each other one, by weighted pairs over the top `vote_k`. */
+
+/** What a token that a model lacks counts as. */
+typedef int32_t chorus_combine_missing;
+#define CHORUS_MISSING_BY_RULE 0       /**< Linear: probability 0. Log-linear: -inf for w > 0, term 0 for w < 0. */
+#define CHORUS_MISSING_FLOOR 1         /**< Log-prob `missing_log_prob`. */
+#define CHORUS_MISSING_UNKNOWN 2       /**< The model's probability of `unknown_id`. */
+#define CHORUS_MISSING_UNKNOWN_SHARED 3 /**< That, divided by the number of tokens the model lacks. */
+#define CHORUS_MISSING_SKIP 4          /**< The model does not count for this token; the other weights are rescaled. */
+#define CHORUS_MISSING_NEUTRAL 5       /**< Term 0, whatever the sign of w. */
 
 /** Bits of the row status. A row with none is valid. */
 #define CHORUS_ROW_OK 0
@@ -271,6 +281,10 @@ typedef struct chorus_combine_model {
   uint32_t has_bias, has_mask;     /**< args bring a bias row / an allowed-token bitmask. */
   const chorus_tensor *map_offsets; /**< CSR from output token to this model's tokens, i64 [n_tokens + 1]; NULL: identity. */
   const chorus_tensor *map_ids;     /**< i32, ids of this model, summed in this order. */
+  const chorus_tensor *map_values;  /**< f32, factor of each entry of map_ids (soft maps); NULL: 1. */
+  chorus_combine_missing missing;   /**< CHORUS_MISSING_*. */
+  int32_t unknown_id;
+  double missing_log_prob;          /**< Of CHORUS_MISSING_FLOOR, <= 0. */
 } chorus_combine_model;
 
 typedef struct chorus_combine_desc {
@@ -283,7 +297,7 @@ typedef struct chorus_combine_desc {
   uint32_t outputs;   /**< CHORUS_COMBINE_OUT_* bits a call may ask for. */
   chorus_dtype log_probs_dtype; /**< f32 (f16, bf16 later). */
   uint32_t weight_rows; /**< 0: weights are [N]; 1: [rows, N]. */
-  uint32_t base_model;  /**< Model whose filters decide the support (DExperts, contrastive); used with filters. */
+  uint32_t base_model;  /**< 0: a filter removes tokens from its own model. i + 1: model i's filters decide the support. */
   double order;         /**< r of the Hölder mean. */
   int32_t trim, vote_k;
   /* After combining. 1, 0, 0, 0, 0 = off. */
@@ -291,6 +305,9 @@ typedef struct chorus_combine_desc {
   int64_t top_k;
   uint32_t has_penalties; /**< args bring repetition / presence / frequency penalties. */
   uint32_t has_neighbours; /**< args bring a sparse list (kNN) as one more model. */
+  chorus_score_kind neighbours_kind; /**< LOGITS (distances negated), LOG_PROBS or PROBS; normalised over each list. */
+  int32_t n_top;             /**< Tokens of OUT_TOP_K. */
+  double neighbours_weight;  /**< Default weight of the list; in a weight tensor the list is the last column. */
 } chorus_combine_desc;
 
 #define CHORUS_COMBINE_MAX_MODELS 64
@@ -303,6 +320,8 @@ typedef struct chorus_combine_desc {
 #define CHORUS_COMBINE_OUT_TOP_K 32u
 #define CHORUS_COMBINE_OUT_DIAGNOSTICS 64u
 #define CHORUS_COMBINE_OUT_GRADIENT_SUMS 128u
+#define CHORUS_COMBINE_OUT_PROBS 256u
+#define CHORUS_COMBINE_OUT_MODEL_TOKEN_LOG_PROBS 512u
 
 typedef struct chorus_combine_args {
   size_t struct_size;
@@ -322,11 +341,29 @@ typedef struct chorus_combine_args {
   const chorus_tensor *sample_log_prob; /**< f32 [B]: exact log-prob of it under the combination. */
   const chorus_tensor *token_log_probs; /**< f32 [B, n]. */
   const chorus_tensor *status;          /**< i32 [B]: CHORUS_ROW_* bits. */
+  /* Inputs that the descriptor announces. */
+  const chorus_tensor *const *biases;   /**< N tensors f32 [n_logits] or [B, n_logits], added to the scores; where has_bias. */
+  const chorus_tensor *const *masks;    /**< N tensors u32 [B, ceil(n_logits / 32)], bit 1 = allowed; where has_mask. */
+  const chorus_tensor *history_offsets; /**< i64 [B + 1], has_penalties: CSR of the tokens each row has seen. */
+  const chorus_tensor *history_ids;     /**< i32. */
+  const chorus_tensor *penalties;       /**< f32 [B, 3]: repetition, presence, frequency. */
+  const chorus_tensor *neighbours_offsets; /**< i64 [B + 1], has_neighbours. */
+  const chorus_tensor *neighbours_ids;     /**< i32 token ids; one may occur often: its probabilities add up. */
+  const chorus_tensor *neighbours_scores;  /**< f32. */
+  /* Outputs of the bits above STATUS. */
+  const chorus_tensor *top_ids;         /**< i32 [B, n_top], best first; -1 past the support. */
+  const chorus_tensor *top_log_probs;   /**< f32 [B, n_top]. */
+  const chorus_tensor *tail_log_prob;   /**< f32 [B]: mass of all other tokens. */
+  const chorus_tensor *diagnostics;     /**< f32 [B, 3 + 2N]: entropy, sum lambda_i H_i, their gap by KL; H_i; max p_i. */
+  const chorus_tensor *gradient_sums;   /**< f64 [B, N + N(N+1)/2]: E[l_i], Cov(l_i, l_j) under the combination. */
+  const chorus_tensor *probs;           /**< [B, V], dtype of log_probs. */
+  const chorus_tensor *model_token_log_probs; /**< f32 [B, n, N]: log p_i of `tokens` under each model alone. */
 } chorus_combine_args;
 
 /* ---- merge.reduce, merge.apply ------------------------------------------------------------
- * Element-wise work on aligned pieces of tensors. A piece starts at a multiple of CHORUS_BLOCK elements; element i of
- * every input belongs together. All pointers are in the device's memory. */
+ * Element-wise work on aligned pieces of tensors. A piece starts at a multiple of CHORUS_BLOCK elements (per row: it is a
+ * run of whole rows; per column: a band of columns); element i of every input belongs together. All pointers are in the
+ * device's memory. The key of a magnitude is its f32 pattern (rounded to nearest even), 31 bits. */
 #define CHORUS_OP_MERGE_REDUCE "merge.reduce"
 #define CHORUS_OP_MERGE_APPLY "merge.apply"
 
@@ -339,7 +376,7 @@ typedef struct chorus_combine_args {
 typedef int32_t chorus_merge_operand;
 #define CHORUS_OPERAND_X 0              /**< x_i. */
 #define CHORUS_OPERAND_DELTA 1          /**< x_i - base. */
-#define CHORUS_OPERAND_WEIGHTED_DELTA 2 /**< w_i (x_i - base). */
+#define CHORUS_OPERAND_WEIGHTED_DELTA 2 /**< w_i (x_i - base). In merge.apply: a delta, and consensus votes with w_i times it. */
 
 typedef int32_t chorus_merge_granularity;
 #define CHORUS_PER_TENSOR 0
@@ -349,24 +386,31 @@ typedef int32_t chorus_merge_granularity;
 typedef int32_t chorus_merge_statistic;
 #define CHORUS_STATISTIC_GRAM 0      /**< f64 [n(n+1)/2], n operands (inputs; with OPERAND_X the base is the last): <a_i, a_j>, i <= j. */
 #define CHORUS_STATISTIC_SUM 1       /**< f64 [n]: sum of |operand|. */
-#define CHORUS_STATISTIC_HISTOGRAM 2 /**< u64 [n, 32768]: |operand| by the upper 15 bits of its f32 pattern below `prefix`. */
-#define CHORUS_STATISTIC_COUNT 3     /**< u64 [n, n]: elements that satisfy the predicate, alone and together. */
-#define CHORUS_STATISTIC_VARIANCE_HISTOGRAM 4 /**< u64 [32768]: variance over the models. */
-#define CHORUS_STATISTIC_ROW_SOFTMAX 5        /**< f64 [rows, n, 2]: max and sum of exp. */
+#define CHORUS_STATISTIC_HISTOGRAM 2 /**< u64 [n, 65536]: key of |operand|, by the up to 16 bits after the first prefix_bits. */
+#define CHORUS_STATISTIC_COUNT 3     /**< u64 [n, n]: entry (i, m): elements where i and m others satisfy the predicate. */
+#define CHORUS_STATISTIC_VARIANCE_HISTOGRAM 4 /**< u64 [65536]: key of the population variance over the models. */
+#define CHORUS_STATISTIC_ROW_SOFTMAX 5        /**< f64 [rows, n, 2]: max and sum of exp; the base last. */
+#define CHORUS_STATISTIC_ROW_KL 6             /**< f64 [rows, n]: KL(softmax(x_i) || softmax(base)), epsilon added to both. */
 
 typedef int32_t chorus_merge_predicate;
 #define CHORUS_PREDICATE_ALL 0
 #define CHORUS_PREDICATE_ABOVE_EPSILON 1 /**< |operand| > epsilon. */
 #define CHORUS_PREDICATE_KEPT 2          /**< What the sparsify stage keeps. */
-#define CHORUS_PREDICATE_PREFIX 3        /**< Upper bits equal to `prefix` (second histogram pass). */
+#define CHORUS_PREDICATE_PREFIX 3        /**< First prefix_bits of the key equal to prefixes[i] (second histogram pass). */
+#define CHORUS_PREDICATE_TIE 4           /**< Key equal to that of the cut. */
 
 typedef int32_t chorus_merge_sparsify;
 #define CHORUS_SPARSIFY_NONE 0
-#define CHORUS_SPARSIFY_MAGNITUDE_CUT 1 /**< Keep |operand| > cut_i, and the first ties_i elements equal to it. */
-#define CHORUS_SPARSIFY_BAND 2          /**< Keep between two cuts (breadcrumbs). */
+#define CHORUS_SPARSIFY_MAGNITUDE_CUT 1 /**< Keep |delta| > cut_i, and the piece's first ties_i elements equal to it. */
+#define CHORUS_SPARSIFY_BAND 2          /**< Keep between two cuts (breadcrumbs); not the first ties of the lower one. */
 #define CHORUS_SPARSIFY_BERNOULLI 3     /**< Keep with probability density_i, drawn by (seed, model, tensor, element). */
-#define CHORUS_SPARSIFY_RANK 4          /**< Keep with a probability that depends on the magnitude's rank (DELLA). */
-#define CHORUS_SPARSIFY_STATISTIC_CUT 5 /**< Keep where a statistic over the models reaches a cut (SCE, fusion). */
+#define CHORUS_SPARSIFY_RANK 4          /**< Keep with density_i -+ epsilon_i by the magnitude's rank in its group (DELLA). */
+#define CHORUS_SPARSIFY_STATISTIC_CUT 5 /**< Keep where `cut_statistic` reaches a cut (SCE, fusion). */
+
+/** The statistic of CHORUS_SPARSIFY_STATISTIC_CUT. */
+typedef int32_t chorus_merge_cut_statistic;
+#define CHORUS_CUT_VARIANCE 0           /**< Population variance of the deltas over the models; cuts [1], ties [1]. */
+#define CHORUS_CUT_SCALED_MAGNITUDE 1   /**< cut_scales_i |delta_i|; cuts [n_inputs]. */
 
 typedef int32_t chorus_merge_rescale;
 #define CHORUS_RESCALE_NONE 0
@@ -400,6 +444,9 @@ typedef struct chorus_merge_reduce_desc {
   chorus_merge_numerics numerics;
   uint64_t max_elements; /**< Of one piece. */
   double epsilon;
+  chorus_merge_sparsify sparsify; /**< What PREDICATE_KEPT asks. */
+  chorus_merge_cut_statistic cut_statistic;
+  chorus_dtype work_dtype; /**< Of NUMERICS_MERGEKIT: what deltas are rounded to. */
 } chorus_merge_reduce_desc;
 
 /** One piece. The result is that piece's statistic alone: the blocks of the piece joined in the pairwise tree over
@@ -411,10 +458,19 @@ typedef struct chorus_merge_reduce_args {
   uint64_t columns; /**< Row length of the tensor (its last dimension). */
   const void *const *inputs; /**< [n_inputs], element `begin`. NULL where the weight is 0. */
   const void *base;
-  const double *weights; /**< [n_inputs], host memory. */
-  uint64_t prefix;
+  const double *weights; /**< [n_inputs], or [groups, n_inputs] unless granularity is per tensor; host memory. */
+  const uint32_t *prefixes; /**< [n_inputs] ([1] for the variance): upper bits of the key found so far. */
   void *statistic;       /**< Overwritten, layout as CHORUS_STATISTIC_* says; in the device's memory. */
   uint64_t statistic_bytes;
+  uint32_t prefix_bits;  /**< 0 in the first histogram pass, 16 in the second. */
+  uint32_t reserved;     /**< 0. */
+  const double *cuts;    /**< This and the next six: as in chorus_merge_args, for PREDICATE_KEPT and PREDICATE_TIE. */
+  const uint64_t *ties;
+  const double *densities, *epsilons;
+  const uint64_t *keys;
+  const double *cut_scales;
+  uint64_t rows, row_stride; /**< As in chorus_merge_args. */
+  const double *row_softmax; /**< f64 [rows, n, 2] of the piece's rows, for STATISTIC_ROW_KL. */
 } chorus_merge_reduce_args;
 
 typedef struct chorus_merge_desc {
@@ -433,6 +489,9 @@ typedef struct chorus_merge_desc {
   chorus_merge_numerics numerics;
   uint32_t add_base;
   uint64_t max_elements;
+  double divisor_floor; /**< MEAN_OF_KEPT divides by max(divisor, it); 0: by the divisor, or 1 where that is exactly 0. */
+  chorus_merge_cut_statistic cut_statistic;
+  chorus_dtype work_dtype; /**< Of NUMERICS_MERGEKIT: the dtype of its rounding chain. */
 } chorus_merge_desc;
 
 typedef struct chorus_merge_args {
@@ -441,13 +500,19 @@ typedef struct chorus_merge_args {
   const void *const *inputs;      /**< [n_inputs]; NULL where the weight (coefficient) is 0. */
   const void *base;
   void *output;
-  const double *weights; /**< [n_inputs] w_i, or with MERGE_COEFFICIENTS [n_inputs + has_base] c_i, base last; host memory. */
+  const double *weights; /**< [n_inputs] w_i, or with MERGE_COEFFICIENTS [n_inputs + has_base] c_i, base last; host memory.
+                          * PER_ROW, PER_COLUMN: one such vector for each row (column) of the piece. */
   double lambda;
-  const double *cuts;     /**< [n_inputs] or [n_inputs, 2] thresholds of the sparsify stage. */
-  const uint64_t *ties;   /**< [n_inputs] elements equal to the cut that are kept before this piece ends. */
+  const double *cuts;     /**< [n_inputs] thresholds of the sparsify stage; [n_inputs, 2] lower and upper with SPARSIFY_BAND. */
+  const uint64_t *ties;   /**< As cuts: how many of this piece's elements equal to the cut count as above it, the first ones. */
   const double *densities; /**< [n_inputs]. */
-  const double *rescales;  /**< [n_inputs]. */
+  const double *rescales;  /**< [n_inputs] factors of what is kept, for RESCALE_L1. */
   const uint64_t *keys;    /**< [n_inputs] RNG keys of (seed, model, tensor name). */
+  const double *epsilons;  /**< [n_inputs], of SPARSIFY_RANK. */
+  const double *cut_scales; /**< [groups, n_inputs], of CUT_SCALED_MAGNITUDE. */
+  const double *unique_scales; /**< [n_inputs], MEAN_OF_KEPT: factor of an element kept in one input alone; NULL: 1. */
+  uint64_t rows;       /**< PER_COLUMN: the piece is `rows` by `columns`, all rows of a band of columns. */
+  uint64_t row_stride; /**< PER_COLUMN: elements from one of its rows to the next. */
 } chorus_merge_args;
 
 /* ---- route.topk ---------------------------------------------------------------------------
@@ -473,7 +538,9 @@ typedef int32_t chorus_route_selection;
 #define CHORUS_ROUTE_HASH_TABLE 2     /**< ids from a table by token id. */
 #define CHORUS_ROUTE_GIVEN 3          /**< ids are an input. */
 #define CHORUS_ROUTE_POSITIVE 4       /**< Every expert with a positive score (ReLU). */
-#define CHORUS_ROUTE_RANDOM_SECOND 5  /**< GShard: the second with probability 2 g_2. */
+#define CHORUS_ROUTE_RANDOM_SECOND 5  /**< GShard: the second with probability 2 g_2, g normalised over the two. */
+#define CHORUS_ROUTE_RANDOM_SECOND_RAW 6 /**< NLLB: the second with probability 2 p_2. */
+#define CHORUS_ROUTE_GUMBEL_SECOND 7  /**< DeepSpeed: the second drawn from the softmax without the first. */
 
 typedef int32_t chorus_route_group_score;
 #define CHORUS_ROUTE_GROUP_MAX 0
@@ -487,7 +554,16 @@ typedef int32_t chorus_route_renormalise;
 typedef int32_t chorus_route_drop;
 #define CHORUS_ROUTE_DROP_NONE 0
 #define CHORUS_ROUTE_DROP_BY_POSITION 1
-#define CHORUS_ROUTE_DROP_BY_SCORE 2
+#define CHORUS_ROUTE_DROP_BY_SCORE 2    /**< Keeps an expert's highest weights. */
+#define CHORUS_ROUTE_DROP_BY_CHOICE 3   /**< All first choices by position, then all second ones, … (GShard). */
+#define CHORUS_ROUTE_DROP_BY_PRIORITY 4 /**< Tokens in order of their best score (Tutel, V-MoE). */
+#define CHORUS_ROUTE_DROP_AT_RANDOM 5   /**< DeepSpeed's random token selection. */
+
+/** Outputs beside ids, weights and the lists, which every kernel has. */
+#define CHORUS_ROUTE_OUT_EXPERT_LISTS 1u /**< expert_tokens, expert_weights. */
+#define CHORUS_ROUTE_OUT_BLOCKS 2u       /**< padded_order, block_experts, n_blocks. */
+#define CHORUS_ROUTE_OUT_BITMAP 4u
+#define CHORUS_ROUTE_OUT_SCORE_SUMS 8u
 
 typedef struct chorus_route_desc {
   size_t struct_size;
@@ -513,6 +589,10 @@ typedef struct chorus_route_desc {
   chorus_route_drop drop;
   int32_t block;        /**< Block size of padded lists; 0 = none. */
   uint32_t weight_before; /**< 1: the weight multiplies the expert's input. Carried to experts.ffn. */
+  uint32_t outputs;       /**< CHORUS_ROUTE_OUT_* bits a call may ask for. */
+  double capacity_factor; /**< With capacity 0 and a drop rule: ceil(factor * valid tokens * k / E); 0: no limit. */
+  int64_t capacity_minimum, capacity_multiple; /**< Of that: at least, rounded up to a multiple of; 0 = none. */
+  const chorus_tensor *hash_table; /**< HASH_TABLE: i32 [token ids, k], read by prepare alone. */
 } chorus_route_desc;
 
 typedef struct chorus_route_args {
@@ -528,6 +608,20 @@ typedef struct chorus_route_args {
   const chorus_tensor *offsets; /**< i32 [E + 1]: exclusive prefix sums of counts. */
   const chorus_tensor *order;   /**< i32 [T * k]: slots t*k+j sorted by expert, then by slot; -1 past offsets[E]. */
   const chorus_tensor *inverse; /**< i32 [T * k]: position of each slot in order; -1 for padding. */
+  /* Inputs that the descriptor announces. */
+  const chorus_tensor *noise_scales; /**< f32 [T, E]: factor of `noise` (noisy top-k's softplus); NULL: 1. */
+  const chorus_tensor *row_ids;      /**< i64 [T], keys of the random numbers; NULL: 0, 1, … */
+  const chorus_tensor *token_ids;    /**< i32 or i64 [T], HASH_TABLE. */
+  const chorus_tensor *given_ids;    /**< i32 or i64 [T, k], GIVEN. */
+  uint64_t seed, step;
+  /* Outputs of desc.outputs. */
+  const chorus_tensor *expert_tokens;  /**< i32 [E, C]: tokens of each expert, best first; -1 past them. */
+  const chorus_tensor *expert_weights; /**< f32 [E, C]. */
+  const chorus_tensor *padded_order;   /**< i32 [T * k + E * (block - 1)]: order with each expert padded to blocks by -1. */
+  const chorus_tensor *block_experts;  /**< i32: the expert of each block. */
+  const chorus_tensor *n_blocks;       /**< i32 [1]. */
+  const chorus_tensor *bitmap;         /**< u8 [T, ceil(E / 8)], lowest bit first. */
+  const chorus_tensor *score_sums;     /**< f64 [E]: sum over valid tokens of the scores (load-balance losses). */
 } chorus_route_args;
 
 /* ---- experts.ffn --------------------------------------------------------------------------
@@ -587,15 +681,15 @@ typedef struct chorus_experts_args {
 #define CHORUS_KERNEL_INIT {CHORUS_END_OF(chorus_kernel, prepared_bytes), NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
 #define CHORUS_PLUGIN_OPTION_INIT {CHORUS_END_OF(chorus_plugin_option, maximum), NULL, NULL, NULL, NULL, 0, 0, 0, 0}
 #define CHORUS_PLUGIN_QUERY_ARGS_INIT {CHORUS_END_OF(chorus_plugin_query_args, layout_hash), 0, 0, 0}
-#define CHORUS_COMBINE_MODEL_INIT {CHORUS_END_OF(chorus_combine_model, map_ids), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL}
-#define CHORUS_COMBINE_DESC_INIT {CHORUS_END_OF(chorus_combine_desc, has_neighbours), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-#define CHORUS_COMBINE_ARGS_INIT {CHORUS_END_OF(chorus_combine_args, status), 0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
-#define CHORUS_MERGE_REDUCE_DESC_INIT {CHORUS_END_OF(chorus_merge_reduce_desc, epsilon), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0}
-#define CHORUS_MERGE_REDUCE_ARGS_INIT {CHORUS_END_OF(chorus_merge_reduce_args, statistic_bytes), 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0}
-#define CHORUS_MERGE_DESC_INIT {CHORUS_END_OF(chorus_merge_desc, max_elements), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-#define CHORUS_MERGE_ARGS_INIT {CHORUS_END_OF(chorus_merge_args, keys), 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL}
-#define CHORUS_ROUTE_DESC_INIT {CHORUS_END_OF(chorus_route_desc, weight_before), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-#define CHORUS_ROUTE_ARGS_INIT {CHORUS_END_OF(chorus_route_args, inverse), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_COMBINE_MODEL_INIT {CHORUS_END_OF(chorus_combine_model, missing_log_prob), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0, 0}
+#define CHORUS_COMBINE_DESC_INIT {CHORUS_END_OF(chorus_combine_desc, neighbours_weight), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define CHORUS_COMBINE_ARGS_INIT {CHORUS_END_OF(chorus_combine_args, model_token_log_probs), 0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_MERGE_REDUCE_DESC_INIT {CHORUS_END_OF(chorus_merge_reduce_desc, work_dtype), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define CHORUS_MERGE_REDUCE_ARGS_INIT {CHORUS_END_OF(chorus_merge_reduce_args, row_softmax), 0, 0, 0, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL}
+#define CHORUS_MERGE_DESC_INIT {CHORUS_END_OF(chorus_merge_desc, work_dtype), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define CHORUS_MERGE_ARGS_INIT {CHORUS_END_OF(chorus_merge_args, row_stride), 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0}
+#define CHORUS_ROUTE_DESC_INIT {CHORUS_END_OF(chorus_route_desc, hash_table), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL}
+#define CHORUS_ROUTE_ARGS_INIT {CHORUS_END_OF(chorus_route_args, score_sums), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
 #define CHORUS_EXPERTS_DESC_INIT {CHORUS_END_OF(chorus_experts_desc, expert_map), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL}
 #define CHORUS_EXPERTS_ARGS_INIT {CHORUS_END_OF(chorus_experts_args, status), 0, NULL, NULL, NULL, NULL, NULL}
 /* generated by tests/abi/layout.py: end */

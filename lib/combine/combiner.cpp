@@ -118,10 +118,23 @@ void Combiner::run(const chorus_combine_in &in, const chorus_combine_out &out, c
   check_inputs(in);
   check_outputs(in, out);
   check_overlaps(in, out);
-  const chorus_combine_args args = {
-      CHORUS_END_OF(chorus_combine_args, status), in.rows, in.scores, in.weights, in.temperatures, in.row_ids, in.steps,
-      in.seed, in.step, in.tokens, out.log_probs, out.argmax, out.argmax_log_prob, out.sample, out.sample_log_prob,
-      out.token_log_probs, out.status};
+  chorus_combine_args args = CHORUS_COMBINE_ARGS_INIT;
+  args.rows = in.rows;
+  args.scores = in.scores;
+  args.weights = in.weights;
+  args.temperatures = in.temperatures;
+  args.row_ids = in.row_ids;
+  args.steps = in.steps;
+  args.seed = in.seed;
+  args.step = in.step;
+  args.tokens = in.tokens;
+  args.log_probs = out.log_probs;
+  args.argmax = out.argmax;
+  args.argmax_log_prob = out.argmax_log_prob;
+  args.sample = out.sample;
+  args.sample_log_prob = out.sample_log_prob;
+  args.token_log_probs = out.token_log_probs;
+  args.status = out.status;
   kernel_.run(&args, exec);
 }
 

@@ -39,6 +39,8 @@ int32_t check_model(const chorus_combine_desc &d, int32_t i, char *why, size_t b
   if (m.has_mask != 0) return refuse(why, bytes, "models[%d].has_mask is %u; supported: 0", i, m.has_mask);
   if (m.map_offsets != nullptr || m.map_ids != nullptr)
     return refuse(why, bytes, "models[%d] brings map_offsets or map_ids; supported: NULL (identity)", i);
+  if (m.missing != CHORUS_MISSING_BY_RULE)
+    return refuse(why, bytes, "models[%d].missing is %d; supported: by rule (0)", i, m.missing);
   return kScore;
 }
 

@@ -157,7 +157,7 @@ Best route_token(const RouteState &state, const chorus_route_args &args, int64_t
   float chosen[kMaxSlots];
   for (int32_t j = 0; j < d.k; ++j) chosen[j] = (score_first ? s.scores : s.logits)[best.ids[j]];
   if (score_first) {
-    std::copy(chosen, chosen + d.k, weights);
+    for (int32_t j = 0; j < d.k; ++j) weights[j] = chosen[j];
   } else {
     score_all(d.score, chosen, d.k, weights);
   }
@@ -229,6 +229,7 @@ int32_t route_score(chorus_plugin_device *, const void *desc, char *why, size_t 
   if (d.capacity != 0) return refuse(why, why_bytes, "capacity is %lld; supported: 0", static_cast<long long>(d.capacity));
   if (d.drop != CHORUS_ROUTE_DROP_NONE) return refuse(why, why_bytes, "drop is %d; supported: none (0)", d.drop);
   if (d.block != 0) return refuse(why, why_bytes, "block is %d; supported: 0", d.block);
+  if (d.outputs != 0) return refuse(why, why_bytes, "outputs is 0x%x; supported: 0 (ids, weights, lists)", d.outputs);
   return kScore;
 }
 

@@ -89,17 +89,17 @@ void Router::check(const chorus_tensor *logits, const chorus_route_in &in, const
 void Router::route(const chorus_tensor *logits, const chorus_route_in &in, const chorus_route_out &out,
                    const chorus_exec *exec) const {
   check(logits, in, out);
-  const chorus_route_args args = {CHORUS_END_OF(chorus_route_args, inverse),
-                                  logits->shape[0],
-                                  logits,
-                                  in.bias,
-                                  in.n_valid,
-                                  out.ids,
-                                  out.weights,
-                                  out.counts,
-                                  out.offsets,
-                                  out.order,
-                                  out.inverse};
+  chorus_route_args args = CHORUS_ROUTE_ARGS_INIT;
+  args.tokens = logits->shape[0];
+  args.logits = logits;
+  args.bias = in.bias;
+  args.n_valid = in.n_valid;
+  args.ids = out.ids;
+  args.weights = out.weights;
+  args.counts = out.counts;
+  args.offsets = out.offsets;
+  args.order = out.order;
+  args.inverse = out.inverse;
   kernel_.run(&args, exec);
 }
 
