@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The smallest backend, to copy: one device in host memory, called "template", and one kernel, combine.rows with the
- * linear rule over f32 logits. It writes log-probs and row statuses; all else it refuses, saying why, and the host turns
- * to another backend. What it must compute, zeros and NaN included, is docs/numerics.md, "Combining".
+ * The smallest backend, to copy: one device in host memory, called "template", and one kernel, combine.rows
+ * with the linear rule over f32 logits. It writes log-probs and row statuses; all else it refuses, saying
+ * why, and the host turns to another backend. What it must compute, zeros and NaN included, is
+ * docs/numerics.md, "Combining".
  *
  * Read from the end: chorus_plugin_query() -> plugin -> device -> kernel -> score, prepare, run, release.
  */
@@ -32,21 +33,28 @@ static int32_t refuse(char *why, size_t why_bytes, const char *format, ...) {
 }
 
 /* A filter of probability mass that filters nothing. */
-static int is_off(double p) { return p == 0.0 || p == 1.0; }
+static int is_off(double p) {
+  return p == 0.0 || p == 1.0;
+}
 
 static int32_t score_model(const chorus_combine_desc *d, int32_t i, char *why, size_t bytes) {
   const chorus_combine_model *m = d->models[i];
-  if (m->kind != CHORUS_SCORES_LOGITS) return refuse(why, bytes, "models[%d].kind is %d; supported: logits (0)", i, m->kind);
-  if (m->dtype != CHORUS_F32) return refuse(why, bytes, "models[%d].dtype is 0x%x; supported: f32", i, m->dtype);
+  if (m->kind != CHORUS_SCORES_LOGITS)
+    return refuse(why, bytes, "models[%d].kind is %d; supported: logits (0)", i, m->kind);
+  if (m->dtype != CHORUS_F32)
+    return refuse(why, bytes, "models[%d].dtype is 0x%x; supported: f32", i, m->dtype);
   if (m->n_valid < 1 || m->n_valid > m->n_logits || m->n_valid > d->n_tokens)
-    return refuse(why, bytes, "models[%d].n_valid is %lld; supported: 1 to n_logits and n_tokens", i, (long long)m->n_valid);
+    return refuse(why, bytes, "models[%d].n_valid is %lld; supported: 1 to n_logits and n_tokens", i,
+                  (long long)m->n_valid);
   if (!(m->weight >= 0) || isinf((float)m->weight))
     return refuse(why, bytes, "models[%d].weight is %g; supported: 0 and above, finite in f32", i, m->weight);
   if (!(m->temperature >= 0) || isinf((float)m->temperature))
-    return refuse(why, bytes, "models[%d].temperature is %g; supported: 0 and above, finite in f32", i, m->temperature);
+    return refuse(why, bytes, "models[%d].temperature is %g; supported: 0 and above, finite in f32", i,
+                  m->temperature);
   if (!is_off(m->top_p) || m->top_k != 0 || m->plausibility != 0)
     return refuse(why, bytes, "models[%d] has a filter (top_p, top_k or plausibility); supported: none", i);
-  if (m->has_bias || m->has_mask) return refuse(why, bytes, "models[%d] has a bias or a mask; supported: neither", i);
+  if (m->has_bias || m->has_mask)
+    return refuse(why, bytes, "models[%d] has a bias or a mask; supported: neither", i);
   if (m->map_offsets != NULL || m->map_ids != NULL || m->missing != CHORUS_MISSING_BY_RULE)
     return refuse(why, bytes, "models[%d] has a map or a missing-token policy; supported: neither", i);
   return 1;
@@ -58,7 +66,8 @@ static int32_t score(chorus_plugin_device *device, const void *desc, char *why, 
   const uint32_t outputs = CHORUS_COMBINE_OUT_LOG_PROBS | CHORUS_COMBINE_OUT_STATUS;
   int32_t i;
   (void)device;
-  if (d->rule != CHORUS_COMBINE_LINEAR) return refuse(why, bytes, "rule is %d; supported: linear (0)", d->rule);
+  if (d->rule != CHORUS_COMBINE_LINEAR)
+    return refuse(why, bytes, "rule is %d; supported: linear (0)", d->rule);
   if ((d->outputs & ~outputs) != 0)
     return refuse(why, bytes, "outputs is 0x%x; supported: log_probs, status (0x%x)", d->outputs, outputs);
   if ((d->outputs & CHORUS_COMBINE_OUT_LOG_PROBS) && d->log_probs_dtype != CHORUS_F32)
@@ -68,7 +77,8 @@ static int32_t score(chorus_plugin_device *device, const void *desc, char *why, 
   if (d->has_penalties || d->has_neighbours)
     return refuse(why, bytes, "penalties or neighbours are set; supported: neither");
   if (d->weight_rows > 1) return refuse(why, bytes, "weight_rows is %u; supported: 0, 1", d->weight_rows);
-  if (d->n_tokens < 1) return refuse(why, bytes, "n_tokens is %lld; supported: 1 and above", (long long)d->n_tokens);
+  if (d->n_tokens < 1)
+    return refuse(why, bytes, "n_tokens is %lld; supported: 1 and above", (long long)d->n_tokens);
   if (d->n_models < 1 || d->n_models > CHORUS_COMBINE_MAX_MODELS)
     return refuse(why, bytes, "n_models is %d; supported: 1 to %d", d->n_models, CHORUS_COMBINE_MAX_MODELS);
   for (i = 0; i < d->n_models; ++i) {
@@ -89,7 +99,8 @@ typedef struct {
   double temperatures[CHORUS_COMBINE_MAX_MODELS];
 } combiner;
 
-static chorus_status prepare(chorus_plugin_device *device, const void *desc, void **out, chorus_error_slot slot) {
+static chorus_status prepare(chorus_plugin_device *device, const void *desc, void **out,
+                             chorus_error_slot slot) {
   static const char no_memory[] = "no memory for a prepared template kernel";
   const chorus_combine_desc *d = (const chorus_combine_desc *)desc;
   const chorus_host *host = device->host;
@@ -114,7 +125,8 @@ static void release(void *prepared) {
   if (c != NULL) c->host->deallocate(c->host->self, c, sizeof(*c), ALIGNMENT);
 }
 
-/* This kernel needs no scratch memory. A kernel that does gets it in exec->workspace and never allocates in run. */
+/* This kernel needs no scratch memory. A kernel that does gets it in exec->workspace and never allocates in
+ * run. */
 static uint64_t workspace_size(const void *prepared, const void *args) {
   (void)prepared;
   (void)args;
@@ -132,7 +144,9 @@ static int64_t stride(const chorus_tensor *t, int axis) {
   return s;
 }
 
-static float *f32_row(const chorus_tensor *t, int64_t row) { return (float *)t->data + row * stride(t, 0); }
+static float *f32_row(const chorus_tensor *t, int64_t row) {
+  return (float *)t->data + row * stride(t, 0);
+}
 
 /* One model's row: log p[v] = (z[v] - top) / temperature - log_sum. */
 typedef struct {
@@ -161,7 +175,9 @@ static int scan(model_row *m, int32_t *status) {
 }
 
 /* The maximum is subtracted before dividing, so that a tiny temperature overflows to -inf at most. */
-static double scaled(const model_row *m, int64_t v) { return (m->z[v] - m->top) / m->temperature; }
+static double scaled(const model_row *m, int64_t v) {
+  return (m->z[v] - m->top) / m->temperature;
+}
 
 static void normalise(model_row *m) {
   double sum = 0;
@@ -178,7 +194,8 @@ static double log_prob(const model_row *m, int64_t v) {
   return scaled(m, v) - m->log_sum;
 }
 
-/* log sum w_i p_i[v] - log sum w_i, around the largest term: probabilities below the range of a double survive. */
+/* log sum w_i p_i[v] - log sum w_i, around the largest term: probabilities below the range of a double
+ * survive. */
 static double mixture(const model_row *models, int32_t count, double log_weights, int64_t v) {
   double terms[CHORUS_COMBINE_MAX_MODELS], top = -INFINITY, sum = 0;
   int32_t i;
@@ -191,7 +208,8 @@ static double mixture(const model_row *models, int32_t count, double log_weights
   return top + log(sum) - log_weights;
 }
 
-/* Models of weight 0 are not touched: their tensor may be NULL. Returns how many count, -1: a weight makes no sense. */
+/* Models of weight 0 are not touched: their tensor may be NULL. Returns how many count, -1: a weight makes no
+ * sense. */
 static int32_t collect(const combiner *c, const chorus_combine_args *a, int64_t row, model_row *models) {
   int32_t i, count = 0;
   for (i = 0; i < c->n_models; ++i) {
@@ -199,7 +217,8 @@ static int32_t collect(const combiner *c, const chorus_combine_args *a, int64_t 
     m->weight = c->weights[i];
     m->temperature = c->temperatures[i];
     if (a->weights != NULL)
-      m->weight = c->weight_rows ? f32_row(a->weights, row)[i * stride(a->weights, 1)] : *f32_row(a->weights, i);
+      m->weight =
+          c->weight_rows ? f32_row(a->weights, row)[i * stride(a->weights, 1)] : *f32_row(a->weights, i);
     if (a->temperatures != NULL) m->temperature = *f32_row(a->temperatures, i);
     if (m->weight == 0) continue;
     if (!(m->weight > 0) || isinf(m->weight) || !(m->temperature >= 0) || a->scores[i] == NULL) return -1;
@@ -229,7 +248,8 @@ static void write_log_probs(const combiner *c, model_row *models, int32_t count,
     normalise(&models[i]);
     weights += models[i].weight;
   }
-  /* `out` may be the row of model 0: its score v is read before log-prob v is written. + 0 turns -0 into +0. */
+  /* `out` may be the row of model 0: its score v is read before log-prob v is written. + 0 turns -0 into +0.
+   */
   for (v = 0; v < c->n_tokens; ++v) out[v] = (float)mixture(models, count, log(weights), v) + 0.0f;
 }
 
@@ -263,7 +283,8 @@ static void run_row(void *argument, uint64_t index) {
   if (a->status != NULL) ((int32_t *)a->status->data)[row * stride(a->status, 0)] = status;
 }
 
-static chorus_status run(const void *prepared, const void *args, const chorus_exec *exec, chorus_error_slot slot) {
+static chorus_status run(const void *prepared, const void *args, const chorus_exec *exec,
+                         chorus_error_slot slot) {
   const combiner *c = (const combiner *)prepared;
   job j;
   (void)exec;
@@ -291,7 +312,8 @@ static const chorus_kernel combine_rows = {CHORUS_END_OF(chorus_kernel, prepared
 static const chorus_device_desc device_desc = {CHORUS_END_OF(chorus_device_desc, device_id), "template",
                                                "portable C, one kernel, to copy from", CHORUS_DEVICE_HOST, 0};
 
-static const chorus_device_desc *const *list_devices(const chorus_host *host, uint64_t *count, char *why, size_t why_bytes) {
+static const chorus_device_desc *const *list_devices(const chorus_host *host, uint64_t *count, char *why,
+                                                     size_t why_bytes) {
   static const chorus_device_desc *const devices[] = {&device_desc};
   (void)host;
   (void)why;
@@ -300,7 +322,8 @@ static const chorus_device_desc *const *list_devices(const chorus_host *host, ui
   return devices;
 }
 
-static chorus_status open_device(const chorus_host *host, uint64_t index, chorus_plugin_device **out, chorus_error_slot slot) {
+static chorus_status open_device(const chorus_host *host, uint64_t index, chorus_plugin_device **out,
+                                 chorus_error_slot slot) {
   static const char no_memory[] = "no memory for the template device";
   (void)index;
   *out = (chorus_plugin_device *)host->allocate(host->self, sizeof(**out), ALIGNMENT);
@@ -341,7 +364,8 @@ static const chorus_plugin plugin = {CHORUS_PLUGIN_MAGIC,
                                      NULL,
                                      NULL};
 
-__attribute__((visibility("default"))) const chorus_plugin *chorus_plugin_query(const chorus_plugin_query_args *args);
+__attribute__((visibility("default"))) const chorus_plugin *chorus_plugin_query(
+    const chorus_plugin_query_args *args);
 
 /* The one symbol a plugin exports. Cheap and pure: the host compares versions and layout, not the plugin. */
 const chorus_plugin *chorus_plugin_query(const chorus_plugin_query_args *args) {
