@@ -71,12 +71,17 @@ void write_choice(const chorus_tensor *token_out, const chorus_tensor *log_prob_
   put_float(log_prob_out, row, log_prob);
 }
 
-// Adds 0 so that -0 leaves as +0.
+// What rounds to -0 leaves as +0: at most half the smallest number of the format.
+double without_negative_zero(chorus_dtype dtype, double log_prob) {
+  const double nothing = dtype == CHORUS_F16 ? 0x1p-25 : dtype == CHORUS_BF16 ? 0x1p-134 : 0x1p-150;
+  return log_prob <= 0 && log_prob >= -nothing ? 0.0 : log_prob;
+}
+
 void write_log_probs(const chorus_tensor *out, int64_t row, int64_t n_tokens, const auto &value) {
   if (out == nullptr) return;
   const chorus_dtype dtype = dtype_of(*out);
   void *to = row_of(*out, row);
-  for (int64_t v = 0; v < n_tokens; ++v) store_f64(dtype, to, v, value(v) + 0.0);
+  for (int64_t v = 0; v < n_tokens; ++v) store_f64(dtype, to, v, without_negative_zero(dtype, value(v)));
 }
 
 // Log-probs of the tokens asked for; true where one is outside the vocabulary.
@@ -89,7 +94,7 @@ bool write_token_log_probs(const chorus_combine_args &args, int64_t row, int64_t
     const int64_t token = integer_at(dtype_of(tokens), row_of(tokens, row), j * step);
     const bool outside = token < 0 || token >= n_tokens;
     bad |= outside;
-    store_f64(CHORUS_F32, row_of(*args.token_log_probs, row), j * out_step, outside ? kNaN : value(token) + 0.0);
+    store_f64(CHORUS_F32, row_of(*args.token_log_probs, row), j * out_step, outside ? kNaN : without_negative_zero(CHORUS_F32, value(token)));
   }
   return bad;
 }
@@ -117,7 +122,8 @@ bool write_valid(const chorus_combine_args &args, int64_t row, Mixture &mix) {
   if (asks_log_probs) prepare_log_probs(mix);
   const auto value = [&](int64_t v) { return log_prob(mix, v); };
   const auto write = [&](const chorus_tensor *token_out, const chorus_tensor *log_prob_out, int64_t token) {
-    write_choice(token_out, log_prob_out, row, token, log_prob_out != nullptr ? value(token) + 0.0 : 0.0);
+    write_choice(token_out, log_prob_out, row, token,
+                 log_prob_out != nullptr ? without_negative_zero(CHORUS_F32, value(token)) : 0.0);
   };
   if (args.argmax != nullptr || args.argmax_log_prob != nullptr) write(args.argmax, args.argmax_log_prob, argmax(mix));
   if (args.sample != nullptr || args.sample_log_prob != nullptr)
