@@ -176,8 +176,8 @@ void expect_log_prob(const char *what, int64_t row, int64_t token, chorus_dtype 
     return;
   }
   if (want == kMinus) {
-    expect(got == -kInfinity, "%s of row %lld, token %lld is %.9g, not -inf", what, static_cast<long long>(row),
-           static_cast<long long>(token), got);
+    expect(got == -kInfinity, "%s of row %lld, token %lld is %.9g, not -inf", what,
+           static_cast<long long>(row), static_cast<long long>(token), got);
     return;
   }
   const double low = rounded(dtype, static_cast<double>(want - tolerance));

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Problems through the public C ABI: see public_abi.h.
+#include "conformance/public_abi.h"
+
+#include "conformance/check.h"
+
+namespace conformance {
+
+void must(chorus_status status, chorus_error *const &error, const char *what) {
+  if (status == CHORUS_OK) return;
+  const std::string text = std::string(what) + ": " + chorus_error_get_text(error);
+  chorus_error_destroy(error);
+  if (status == CHORUS_UNIMPLEMENTED) throw Skipped(text);
+  throw Stopped(text);
+}
+
+PublicAbi::PublicAbi(const Backend &backend, int threads)
+    : device_(backend.name()), memory_(backend.memory()) {
+  chorus_error *error = nullptr;
+  chorus_context_spec *spec = nullptr;
+  must(chorus_context_spec_create(&spec, &error), error, "context spec");
+  const auto set = [&](const char *name, const std::string &value) {
+    must(chorus_context_spec_set_option(spec, name, value.c_str(), &error), error, name);
+  };
+  set("plugins", "explicit");
+  set("fallback", "error");
+  set("threads", std::to_string(threads));
+  if (!backend.plugin_path().empty())
+    must(chorus_context_spec_add_plugin(spec, backend.plugin_path().c_str(), &error), error, "plugin");
+  must(chorus_context_create(spec, &context_, &error), error, "context");
+  chorus_context_spec_destroy(spec);
+}
+
+namespace {
+
+struct SpecDeleter {
+  void operator()(chorus_combiner_spec *spec) const { chorus_combiner_spec_destroy(spec); }
+};
+struct CombinerDeleter {
+  void operator()(chorus_combiner *combiner) const { chorus_combiner_destroy(combiner); }
+};
+using Combiner = std::unique_ptr<chorus_combiner, CombinerDeleter>;
+
+Combiner make(const PublicAbi &abi, const CombineProblem &p, uint32_t outputs) {
+  chorus_error *error = nullptr;
+  chorus_combiner_spec *made = nullptr;
+  must(chorus_combiner_spec_create(&made, &error), error, "combiner spec");
+  const std::unique_ptr<chorus_combiner_spec, SpecDeleter> spec(made);
+  must(chorus_combiner_spec_set_rule(made, p.rule, &error), error, "rule");
+  must(chorus_combiner_spec_set_vocabulary_size(made, p.n_tokens, &error), error, "vocabulary size");
+  must(chorus_combiner_spec_set_max_rows(made, p.rows, &error), error, "max rows");
+  must(chorus_combiner_spec_set_outputs(made, outputs, &error), error, "outputs");
+  must(chorus_combiner_spec_set_log_probs_dtype(made, p.log_probs_dtype, &error), error, "log-probs dtype");
+  must(chorus_combiner_spec_set_weights_per_row(made, p.weight_rows, &error), error, "weights per row");
+  for (const ModelScores &m : p.models) {
+    must(chorus_combiner_spec_add_model(made, m.kind, m.dtype, m.n_logits, m.n_valid, m.weight, m.temperature,
+                                        nullptr, &error),
+         error, "model");
+  }
+  chorus_combiner *combiner = nullptr;
+  must(chorus_combiner_create(abi.context(), made, abi.device(), &combiner, &error), error, "combiner");
+  return Combiner(combiner);
+}
+
+}  // namespace
+
+CombineResult combine(const PublicAbi &abi, const CombineProblem &p, uint32_t outputs) {
+  const Combiner combiner = make(abi, p, outputs);
+  CombineTensors t(abi.memory(), p, outputs);
+  chorus_combine_in in = CHORUS_COMBINE_IN_INIT;
+  in.rows = p.rows;
+  in.scores = t.views.data();
+  in.weights = view(t.weights);
+  in.temperatures = view(t.temperatures);
+  in.row_ids = view(t.row_ids);
+  in.steps = view(t.steps);
+  in.seed = p.seed;
+  in.step = p.step;
+  in.tokens = view(t.tokens);
+  chorus_combine_out out = CHORUS_COMBINE_OUT_INIT;
+  out.log_probs = p.in_place ? view(t.scores[0]) : view(t.log_probs);
+  out.argmax = view(t.argmax);
+  out.argmax_log_prob = view(t.argmax_log_prob);
+  out.sample = view(t.sample);
+  out.sample_log_prob = view(t.sample_log_prob);
+  out.token_log_probs = view(t.token_log_probs);
+  out.status = view(t.status);
+  chorus_error *error = nullptr;
+  const uint64_t alignment =
+      abi.memory().functions == nullptr ? CHORUS_WORKSPACE_ALIGNMENT_HOST : CHORUS_WORKSPACE_ALIGNMENT_DEVICE;
+  uint64_t bytes = 0;
+  must(chorus_combiner_get_workspace_size(combiner.get(), p.rows, &bytes, &error), error, "workspace size");
+  Buffer workspace(abi.memory(), (bytes + alignment - 1) / alignment * alignment);
+  chorus_exec exec = CHORUS_EXEC_INIT;
+  exec.workspace = workspace.device();
+  exec.workspace_bytes = workspace.bytes();
+  must(chorus_combiner_run(combiner.get(), &in, &out, &exec, &error), error, "combiner run");
+  return t.result(p, outputs);
+}
+
+}  // namespace conformance
