@@ -176,7 +176,7 @@ static int scan(model_row *m, int32_t *status) {
 
 /* The maximum is subtracted before dividing, so that a tiny temperature overflows to -inf at most. */
 static double scaled(const model_row *m, int64_t v) {
-  return (m->z[v] - m->top) / m->temperature;
+  return m->z[v] == -INFINITY ? -INFINITY : (m->z[v] - m->top) / m->temperature;
 }
 
 static void normalise(model_row *m) {

@@ -16,7 +16,7 @@ constexpr long double kMinus = -std::numeric_limits<long double>::infinity();
 
 double weight_of(const CombineProblem &p, int64_t row, size_t i) {
   if (p.weights.empty()) return p.models[i].weight;
-  return p.weights[(p.weight_rows ? static_cast<size_t>(row) * p.models.size() : 0) + i];
+  return rounded(CHORUS_F32, p.weights[(p.weight_rows ? static_cast<size_t>(row) * p.models.size() : 0) + i]);
 }
 
 // False: a weight, a temperature or a missing tensor makes the row BAD_WEIGHT.
@@ -25,7 +25,7 @@ bool collect(const CombineProblem &p, int64_t row, std::vector<OracleModel> &out
     const ModelScores &from = p.models[i];
     OracleModel m;
     m.weight = weight_of(p, row, i);
-    m.temperature = p.temperatures.empty() ? from.temperature : p.temperatures[i];
+    m.temperature = p.temperatures.empty() ? from.temperature : rounded(CHORUS_F32, p.temperatures[i]);
     if (m.weight == 0) continue;
     if (!std::isfinite(m.weight) || (m.weight < 0 && p.rule == CHORUS_COMBINE_LINEAR)) return false;
     if (std::isnan(m.temperature) || m.temperature < 0 || from.scores.empty()) return false;
@@ -121,7 +121,7 @@ void mix_log_linear(const std::vector<OracleModel> &models, OracleRow &out) {
   long double sum = 0, most = 0;
   for (size_t v = 0; v < out.log_probs.size(); ++v) {
     sum += expl(out.log_probs[v] - top);
-    if (out.log_probs[v] > top - 40) most = std::max(most, moved[v]);
+    if (out.log_probs[v] >= top - 40) most = std::max(most, moved[v]);
   }
   for (size_t v = 0; v < out.log_probs.size(); ++v) {
     if (out.log_probs[v] != kMinus) out.log_probs[v] -= top + logl(sum);

@@ -184,6 +184,9 @@ void add_temperatures(std::vector<Line> &t) {
       given.models[0].scores = {-3e38, 3e38, 0, 1};
       t.push_back({"tiny_temperature", given, 0, one_hot});
     }
+    given.models[0].scores = {kOff, 3, 2, -0.5};
+    given.temperatures = {kInfinity};
+    t.push_back({"infinite_temperature", given, 0, {0, 1.0 / 3, 1.0 / 3, 1.0 / 3}});
     for (double bad : {-1.0, kNaN, -kInfinity}) {
       given.temperatures = {bad};
       t.push_back({"bad_temperature", given, kBad, {}});

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -141,9 +142,13 @@ void skip(const std::string &reason) {
   throw Skipped(reason);
 }
 
+// Every skip counts; a reason is printed once in a run.
 void count_skip(const std::string &what, const std::string &reason) {
   ++skips;
-  std::printf("  skipped %s: %s\n", what.c_str(), reason.c_str());
+  std::string line = reason;
+  std::replace(line.begin(), line.end(), '\n', ';');
+  static std::set<std::string> said;
+  if (said.insert(line).second) std::printf("  skipped %s: %s\n", what.c_str(), line.c_str());
 }
 
 bool expect(bool ok, const char *format, ...) {
