@@ -44,8 +44,9 @@ void scan(ModelRow &m) {
 void prepare_log_probs(ModelRow &m) {
   if (m.shape != RowShape::kRegular) return;
   m.top_score = score64(m, m.top);
-  const double sum = sum_in_order<double>(
-      m.n_valid, [&](int64_t v) { return std::exp((score64(m, v) - m.top_score) / m.temperature); });
+  const double sum = sum_in_order<double>(m.n_valid, [&](int64_t v) {
+    return is_present(m, v) ? std::exp((score64(m, v) - m.top_score) / m.temperature) : 0.0;  // -inf / +inf is NaN
+  });
   m.log_sum = std::log(sum);
 }
 
