@@ -127,7 +127,7 @@ void renormalise(const chorus_route_desc &d, float *w) {
   }
   const float sum = sum_in_order<float>(d.k, [&](int64_t j) { return w[j]; });
   const float epsilon = static_cast<float>(d.epsilon);
-  const float clamped = sum > epsilon ? sum : epsilon;
+  const float clamped = sum < epsilon ? epsilon : sum;
   const float divisor = d.renormalise == CHORUS_ROUTE_RENORMALISE_SUM ? sum + epsilon : clamped;
   for (int32_t j = 0; j < d.k; ++j) {
     w[j] = w[j] / divisor;

@@ -2,6 +2,7 @@
 // One arena per context: loops of different contexts do not steal each other's threads.
 #include "runtime/pool.h"
 
+#include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/info.h>
 #include <oneapi/tbb/parallel_for.h>
 #include <oneapi/tbb/task_arena.h>
@@ -11,8 +12,22 @@
 
 namespace chorus {
 
+namespace {
+
+// More threads than processors are legal (option `threads`); TBB would warn on stderr and start fewer. The same value for
+// every pool, because the least of a process counts.
+constexpr size_t kMostThreads = 1025;
+
+std::unique_ptr<tbb::global_control> allow(int threads) {
+  if (threads <= tbb::info::default_concurrency()) return nullptr;
+  return std::make_unique<tbb::global_control>(tbb::global_control::max_allowed_parallelism, kMostThreads);
+}
+
+}  // namespace
+
 struct Pool::Arena {
-  explicit Arena(int threads) : arena(threads) {}
+  explicit Arena(int threads) : control(allow(threads)), arena(threads) {}
+  std::unique_ptr<tbb::global_control> control;
   tbb::task_arena arena;
 };
 

@@ -124,7 +124,7 @@ void mix_log_linear(const std::vector<OracleModel> &models, OracleRow &out) {
     if (out.log_probs[v] >= top - 40) most = std::max(most, moved[v]);
   }
   for (size_t v = 0; v < out.log_probs.size(); ++v) {
-    if (out.log_probs[v] != kMinus) out.log_probs[v] -= top + logl(sum);
+    if (out.log_probs[v] != kMinus) out.log_probs[v] = (out.log_probs[v] - top) - logl(sum);
     out.tolerance[v] = 2e-6L * (1 + std::max(most, moved[v]));
   }
 }

@@ -160,8 +160,9 @@ bool has_all_outputs(const CombineResult &r) {
 namespace {
 
 int64_t random_tokens(Random &random, int64_t most) {
-  static const int64_t kEdges[] = {1,  2,  3,   7,   8,    15,   16,   17,   31,   32,    33,    63,
-                                   64, 65, 127, 129, 4095, 4096, 4097, 8191, 8193, 12289, 65537, 131071};
+  static const int64_t kEdges[] = {1,    2,    3,    7,     8,     15,     16,     17,    31,
+                                   32,   33,   63,   64,    65,    127,    129,    4095,  4096,
+                                   4097, 8191, 8193, 12289, 65537, 131071, 151643, 200000};
   const int64_t size = random.chance(0.5) ? random.pick(kEdges) : random.size(most);
   return std::min(size, most);
 }

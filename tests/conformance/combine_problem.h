@@ -40,7 +40,7 @@ struct CombineProblem {
   Buffer::Edge edge = Buffer::Edge::kEnd;  // where the guard page touches
   bool in_place = false;                   // the log-prob row is the score row of model 0
 
-  int64_t tokens_per_row() const { return static_cast<int64_t>(tokens.size()) / rows; }
+  int64_t tokens_per_row() const { return rows > 0 ? static_cast<int64_t>(tokens.size()) / rows : 0; }
 };
 
 // Fills in n_logits, n_valid and n_tokens where 0.

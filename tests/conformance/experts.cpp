@@ -255,7 +255,7 @@ struct Tally {
   double squares = 0, max = 0, count = 0;
 
   void add(const ExpertsProblem &p, const std::vector<double> &y, const std::vector<double> &truth) {
-    double largest = 1e-30;
+    double largest = 0.1;
     for (double t : truth) largest = std::max(largest, std::fabs(t));
     for (size_t i = 0; i < y.size(); ++i) {
       // What the store of y rounds away is nobody's error.

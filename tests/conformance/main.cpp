@@ -138,15 +138,23 @@ int Test::cases(int count) const {
   return std::max(1, static_cast<int>(count * scale));
 }
 
+namespace {
+
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ';');
+  return text;
+}
+
+}  // namespace
+
 void skip(const std::string &reason) {
-  throw Skipped(reason);
+  throw Skipped(one_line(reason));
 }
 
 // Every skip counts; a reason is printed once in a run.
 void count_skip(const std::string &what, const std::string &reason) {
   ++skips;
-  std::string line = reason;
-  std::replace(line.begin(), line.end(), '\n', ';');
+  const std::string line = one_line(reason);
   static std::set<std::string> said;
   if (said.insert(line).second) std::printf("  skipped %s: %s\n", what.c_str(), line.c_str());
 }
@@ -175,9 +183,9 @@ void describe(const char *format, ...) {
 }  // namespace conformance
 
 int main(int argc, char **argv) {
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  for (int signal : {SIGSEGV, SIGBUS}) std::signal(signal, conformance::on_fault);
-#endif
+  if (CHORUS_SANITIZER_THIS_BUILD == CHORUS_SANITIZER_NONE) {  // a sanitizer reports faults better
+    for (int signal : {SIGSEGV, SIGBUS}) std::signal(signal, conformance::on_fault);
+  }
   try {
     return conformance::run(argc, argv);
   } catch (const conformance::Skipped &reason) {

@@ -176,6 +176,7 @@ RouteProblem random_routing(Random &random) {
   RouteProblem p;
   const int32_t sizes[] = {1, 2, 7, 8, 16, 31, 33, 60, 64, 72, 128, 160, 256, 257, 384, 511, 512};
   p.n_experts = random.chance(0.6) ? random.pick(sizes) : static_cast<int32_t>(random.integer(1, 512));
+  if (random.chance(0.03)) p.n_experts = random.pick({1000, 2304, 8160, 8192});
   p.k = static_cast<int32_t>(random.integer(1, std::min(p.n_experts, random.chance(0.7) ? 8 : 64)));
   p.tokens = random.integer(1, 12);
   for (int64_t t = 0; t < p.tokens; ++t) {

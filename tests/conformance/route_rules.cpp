@@ -110,8 +110,9 @@ void renormalise(const RouteProblem &p, Floats &w) {
     return;
   }
   const float total = sum(w), epsilon = static_cast<float>(p.epsilon);
+  const float clamped = total < epsilon ? epsilon : total;
   for (float &v : w) {
-    v = v / (p.renormalise == CHORUS_ROUTE_RENORMALISE_SUM ? total + epsilon : std::max(total, epsilon));
+    v = v / (p.renormalise == CHORUS_ROUTE_RENORMALISE_SUM ? total + epsilon : clamped);
     if (std::isnan(v)) v = 0;
   }
 }
