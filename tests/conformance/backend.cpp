@@ -35,6 +35,26 @@ const chorus_plugin *query(const std::string &path) {
 
 }  // namespace
 
+void run_pieces(int threads, uint64_t count, chorus_task_fn task, void *argument) {
+  if (threads == 0) {
+    for (uint64_t i = count; i-- > 0;) task(argument, i);
+    return;
+  }
+  if (threads == 1 || in_piece) {
+    for (uint64_t i = 0; i < count; ++i) task(argument, i);
+    return;
+  }
+  std::atomic<uint64_t> next{0};
+  std::vector<std::thread> running;
+  for (int t = 0; t < threads; ++t) {
+    running.emplace_back([&] {
+      in_piece = true;
+      for (uint64_t i; (i = next++) < count;) task(argument, i);
+    });
+  }
+  for (auto &thread : running) thread.join();
+}
+
 std::unique_ptr<Backend> Backend::open(const std::string &plugin, const std::string &device) {
   std::unique_ptr<Backend> backend(
       new Backend(plugin.empty() ? chorus_reference_plugin() : query(plugin), plugin));
@@ -110,24 +130,7 @@ const char *Backend::get_option(void *self, const char *name) {
 }
 
 void Backend::parallel_for(void *self, uint64_t count, chorus_task_fn task, void *argument) {
-  const auto &backend = *static_cast<Backend *>(self);
-  if (backend.threads_ == 0) {
-    for (uint64_t i = count; i-- > 0;) task(argument, i);
-    return;
-  }
-  if (backend.threads_ == 1 || in_piece) {
-    for (uint64_t i = 0; i < count; ++i) task(argument, i);
-    return;
-  }
-  std::atomic<uint64_t> next{0};
-  std::vector<std::thread> threads;
-  for (int t = 0; t < backend.threads_; ++t) {
-    threads.emplace_back([&] {
-      in_piece = true;
-      for (uint64_t i; (i = next++) < count;) task(argument, i);
-    });
-  }
-  for (auto &thread : threads) thread.join();
+  run_pieces(static_cast<Backend *>(self)->threads_, count, task, argument);
 }
 
 int32_t Backend::thread_count(void *self) {

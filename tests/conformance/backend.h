@@ -11,6 +11,9 @@
 
 namespace conformance {
 
+// Runs task(argument, i) for i in [0, count) on `threads` threads; 0: on this one, in reverse order.
+void run_pieces(int threads, uint64_t count, chorus_task_fn task, void *argument);
+
 class Backend {
  public:
   // `plugin` "": the built-in backend. `device` "": the plugin's first. Skips when the plugin offers no

@@ -14,8 +14,16 @@ void must(chorus_status status, chorus_error *const &error, const char *what) {
   throw Stopped(text);
 }
 
+namespace {
+
+void parallel_for(void *threads, uint64_t count, chorus_task_fn task, void *argument) {
+  run_pieces(*static_cast<int *>(threads), count, task, argument);
+}
+
+}  // namespace
+
 PublicAbi::PublicAbi(const Backend &backend, int threads)
-    : device_(backend.name()), memory_(backend.memory()) {
+    : device_(backend.name()), threads_(threads), memory_(backend.memory()) {
   chorus_error *error = nullptr;
   chorus_context_spec *spec = nullptr;
   must(chorus_context_spec_create(&spec, &error), error, "context spec");
@@ -25,6 +33,9 @@ PublicAbi::PublicAbi(const Backend &backend, int threads)
   set("plugins", "explicit");
   set("fallback", "error");
   set("threads", std::to_string(threads));
+  if (CHORUS_SANITIZER_THIS_BUILD == CHORUS_SANITIZER_THREAD)  // it cannot see how the own pool synchronises
+    must(chorus_context_spec_set_parallel_for(spec, parallel_for, &threads_, threads, &error), error,
+         "parallel_for");
   if (!backend.plugin_path().empty())
     must(chorus_context_spec_add_plugin(spec, backend.plugin_path().c_str(), &error), error, "plugin");
   must(chorus_context_create(spec, &context_, &error), error, "context");

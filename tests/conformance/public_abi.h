@@ -26,6 +26,7 @@ class PublicAbi {
  private:
   chorus_context *context_ = nullptr;
   std::string device_;
+  int threads_;
   DeviceMemory memory_;
 };
 
