@@ -6,8 +6,10 @@
 #define CHORUS_CHORUS_H_
 
 #include "base.h"
+#include "checkpoint.h"
 #include "combine.h"
 #include "context.h"
 #include "route.h"
+#include "vocabulary.h"
 
 #endif /* CHORUS_CHORUS_H_ */

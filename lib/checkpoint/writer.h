@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes a model durably: temporary names in the target folder, space reserved, headers first, data at their offsets in any
+// order, then sync, rename, index last. Destroyed before finish(), nothing remains.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "checkpoint/layout.h"
+#include "runtime/files.h"
+
+namespace chorus::checkpoint {
+
+// A file beside the weights: a copy of `path`, or `text` when `path` is "".
+struct SideFile {
+  std::string name, path, text;
+};
+
+struct WriterSettings {
+  std::vector<SideFile> side_files;
+  bool replace = false;  // the folder need not be empty
+  bool resume = false;   // take over the partial files of an interrupted run; their data may be there already
+  bool keep = false;     // leave the partial files when destroyed before finish(), for a later run to take over
+};
+
+class Writer {
+ public:
+  Writer(Layout layout, std::string folder, WriterSettings settings);
+  ~Writer();
+  Writer(const Writer &) = delete;
+  Writer &operator=(const Writer &) = delete;
+
+  const Layout &layout() const { return layout_; }
+  const std::string &folder() const { return folder_; }
+  // True when resume found the partial file of this shard, complete in size and with the same header.
+  bool resumed(uint32_t shard) const { return shards_[shard].resumed; }
+
+  // `bytes` of tensor `index` from `offset` of its data on; each byte once. Any thread. Fails OUT_OF_RANGE and as pwrite.
+  void write(size_t index, uint64_t offset, uint64_t bytes, const void *from);
+  // Counts bytes as written that an interrupted run has left there. Any thread.
+  void mark_written(size_t index, uint64_t bytes);
+  // Makes what was written to a shard so far durable (before a journal says so).
+  void sync(uint32_t shard);
+  // Fails FAILED_PRECONDITION when bytes are missing, naming the tensor.
+  void finish();
+
+ private:
+  struct OpenShard {
+    File file;
+    std::string partial;  // path of the temporary file
+    bool resumed = false;
+  };
+  void claim_folder();
+  void open_shard(uint32_t shard);
+  bool take_over(uint32_t shard);
+  void check_complete() const;
+  void write_side_file(const SideFile &side);
+  void publish(const std::string &name, const std::string &text);
+  void remove_stale();
+  void abandon() noexcept;
+  std::string path_of(const std::string &name) const;
+
+  Layout layout_;
+  std::string folder_;
+  WriterSettings settings_;
+  std::vector<std::string> made_folders_;  // outermost first
+  std::vector<OpenShard> shards_;
+  std::unique_ptr<std::atomic<uint64_t>[]> written_;  // bytes per tensor
+  std::vector<std::string> partials_;                 // temporary side files
+  bool finished_ = false;
+};
+
+}  // namespace chorus::checkpoint
