@@ -32,13 +32,7 @@ const chorus_error *chorus_error_get_cause(const chorus_error *error, size_t ind
 
 void chorus_error_destroy(chorus_error *error) { delete error; }
 
-const char *chorus_status_get_name(chorus_status status) {
-  static constexpr const char *kNames[] = {
-      "OK",           "CANCELLED",         "UNKNOWN",             "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-      "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",       "OUT_OF_RANGE",
-      "UNIMPLEMENTED", "INTERNAL",         "UNAVAILABLE",         "DATA_LOSS",        "UNAUTHENTICATED"};
-  return status >= 0 && status <= CHORUS_UNAUTHENTICATED ? kNames[status] : "UNKNOWN_STATUS";
-}
+const char *chorus_status_get_name(chorus_status status) { return chorus::status_name(status); }
 
 const char *chorus_dtype_get_name(chorus_dtype dtype) { return chorus::dtype_name(dtype); }
 

@@ -3,15 +3,17 @@
 #pragma once
 #include "chorus/base.h"
 #include "runtime/error.h"
+#include "runtime/float_environment.h"
 
 namespace chorus::abi {
 
 // Status and error of the exception in flight; call inside a catch block. Never throws.
 chorus_status report_current_exception(chorus_error **error) noexcept;
 
-// Runs `body`; CHORUS_OK, or what it threw as a status and, when asked for, an error.
+// Runs `body` in the default floating-point environment and gives the host's back. CHORUS_OK, or what it threw as a status and, when asked for, an error.
 template <typename Body>
 chorus_status guarded(chorus_error **error, Body &&body) noexcept {
+  const DefaultFloatEnvironment environment;
   if (error != nullptr) *error = nullptr;
   try {
     body();
@@ -19,6 +21,14 @@ chorus_status guarded(chorus_error **error, Body &&body) noexcept {
   } catch (...) {
     return report_current_exception(error);
   }
+}
+
+// An output pointer, set to NULL before anything can fail.
+template <typename T>
+T **require_output(T **argument, const char *name) {
+  if (argument == nullptr) fail(CHORUS_INVALID_ARGUMENT, "{} is NULL; it is required", name);
+  *argument = nullptr;
+  return argument;
 }
 
 // The argument `name`, which may not be NULL.

@@ -11,6 +11,7 @@
 using chorus::fail;
 using chorus::abi::guarded;
 using chorus::abi::require;
+using chorus::abi::require_output;
 
 struct chorus_context_spec {
   chorus::ContextSettings settings;
@@ -27,7 +28,10 @@ chorus::DevicePtr device_of(const chorus_context *context, const char *device) {
 extern "C" {
 
 chorus_status chorus_context_spec_create(chorus_context_spec **out_spec, chorus_error **error) {
-  return guarded(error, [&] { *require(out_spec, "out_spec") = new chorus_context_spec; });
+  return guarded(error, [&] {
+    require_output(out_spec, "out_spec");
+    *out_spec = new chorus_context_spec;
+  });
 }
 
 void chorus_context_spec_destroy(chorus_context_spec *spec) { delete spec; }
@@ -75,7 +79,7 @@ chorus_status chorus_context_spec_add_plugin(chorus_context_spec *spec, const ch
 
 chorus_status chorus_context_create(const chorus_context_spec *spec, chorus_context **out_context, chorus_error **error) {
   return guarded(error, [&] {
-    *require(out_context, "out_context") = nullptr;
+    require_output(out_context, "out_context");
     const chorus::ContextSettings settings = spec != nullptr ? spec->settings : chorus::ContextSettings();
     *out_context = new chorus_context{chorus::Context::create(settings)};
   });
@@ -137,7 +141,7 @@ chorus_status chorus_device_check(const chorus_context *context, const char *dev
 chorus_status chorus_memory_allocate(const chorus_context *context, const char *device, uint64_t bytes, void **out_memory,
                                      chorus_error **error) {
   return guarded(error, [&] {
-    *require(out_memory, "out_memory") = nullptr;
+    require_output(out_memory, "out_memory");
     *out_memory = chorus::device_allocate(*device_of(context, device), bytes);
   });
 }

@@ -23,7 +23,7 @@ AllocationTable &allocation_table() {
 void *allocate_or_null(uint64_t bytes, uint64_t alignment) noexcept {
   if (alignment < sizeof(void *)) alignment = sizeof(void *);
   const auto rounded = round_up(bytes == 0 ? 1 : bytes, alignment);
-  return rounded ? allocation_table().allocate(*rounded, alignment) : nullptr;
+  return rounded && *rounded <= PTRDIFF_MAX ? allocation_table().allocate(*rounded, alignment) : nullptr;
 }
 
 void deallocate(void *memory) noexcept {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include "runtime/allocate.h"
 #include "runtime/nearest.h"
@@ -16,7 +17,7 @@ namespace {
 const Context &self_of(void *self) { return *static_cast<const Context *>(self); }
 
 void host_log(void *self, chorus_log_level level, const char *message, size_t length) {
-  self_of(self).log(level, std::string(message, length));
+  self_of(self).log(level, {message, length});
 }
 
 chorus_status host_set_error(chorus_error_slot slot, chorus_status code, const char *message, size_t length) {
@@ -46,64 +47,20 @@ void host_parallel_for(void *self, uint64_t count, chorus_task_fn task, void *ar
 
 int32_t host_thread_count(void *self) { return self_of(self).pool().threads(); }
 
+bool is_plugin_option(const std::string &name) { return name.find('.') != std::string::npos; }
+
+void check_device(const chorus_device_desc *desc, uint64_t index, const PluginRecord &record) {
+  if (desc == nullptr || desc->struct_size < CHORUS_END_OF(chorus_device_desc, device_id) || desc->name == nullptr ||
+      desc->name[0] == '\0') {
+    fail(CHORUS_INTERNAL, "device {} has no name or a short struct_size", index);
+  }
+  const std::string_view name = desc->name;
+  if (name == "auto" || (name == "reference" && record.plugin != chorus_reference_plugin())) {
+    fail(CHORUS_INTERNAL, "device {} is called '{}', a name of the host's own", index, name);
+  }
+}
+
 }  // namespace
-
-Backend::Backend(const chorus_plugin *p, const chorus_host *host, uint64_t index, const chorus_device_desc &desc)
-    : plugin(p),
-      name(desc.name),
-      description(desc.description != nullptr ? desc.description : ""),
-      device_type(desc.device_type),
-      device_id(desc.device_id),
-      host_(host),
-      index_(index) {}
-
-Backend::~Backend() {
-  if (device_ != nullptr) plugin->close_device(device_);
-}
-
-bool Backend::is_reference() const { return plugin == chorus_reference_plugin(); }
-
-void Backend::open() {
-  const std::lock_guard lock(mutex_);
-  if (device_ != nullptr) return;
-  ErrorSlot slot;
-  chorus_plugin_device *device = nullptr;
-  const chorus_status status = plugin->open_device(host_, index_, &device, &slot);
-  const std::string what = fmt::format("opening device '{}' of plugin '{}'", name, plugin->name);
-  if (status != CHORUS_OK) throw_plugin_error(status, slot, what);
-  if (device == nullptr) fail(CHORUS_INTERNAL, "{}: the plugin reported success and gave no device", what);
-  uint64_t count = 0;
-  const chorus_kernel *const *kernels = plugin->get_kernels(device, &count);
-  for (uint64_t i = 0; kernels != nullptr && i < count; ++i) {
-    const chorus_kernel *kernel = kernels[i];
-    const bool is_whole = kernel != nullptr && kernel->struct_size >= CHORUS_END_OF(chorus_kernel, prepared_bytes) &&
-                          kernel->op && kernel->name && kernel->score && kernel->prepare && kernel->workspace_size &&
-                          kernel->run && kernel->release;
-    if (!is_whole) {
-      plugin->close_device(device);
-      fail(CHORUS_INVALID_ARGUMENT, "{}: kernel {} has an empty slot or a short struct_size", what, i);
-    }
-    kernels_.push_back(kernel);
-  }
-  memory_ = plugin->get_memory != nullptr ? plugin->get_memory(device) : nullptr;
-  device_ = device;
-}
-
-const char *Backend::open_or_reason() {
-  try {
-    open();
-    return "";
-  } catch (const Failure &failure) {
-    const std::lock_guard lock(mutex_);
-    if (reason_.empty()) reason_ = failure.what();
-    return reason_.c_str();
-  }
-}
-
-void throw_plugin_error(chorus_status status, const ErrorSlot &slot, const std::string &what) {
-  if (slot.error.message.empty()) fail(status, "{} failed with status {} and no message", what, status);
-  throw Failure(Error{status, fmt::format("{}: {}", what, slot.error.message), {}});
-}
 
 std::shared_ptr<const Context> Context::create(const ContextSettings &settings) {
   return std::shared_ptr<const Context>(new Context(settings));
@@ -113,12 +70,14 @@ Context::Context(const ContextSettings &settings) : settings_(settings) {
   options_.add(core_options());
   make_host();
   for (const auto &[name, value] : settings.options) {
-    if (name.find('.') == std::string::npos) options_.set(name, value);
+    if (!is_plugin_option(name)) options_.set(name, value);
   }
-  add_builtin();
+  add_plugin(check_plugin(chorus_reference_plugin(), "built-in backend"), "");
   add_explicit(settings.plugins);
   if (options_.get("plugins") == "search") add_found();
-  set_options(settings);
+  for (const auto &[name, value] : settings.options) {
+    if (is_plugin_option(name)) set_plugin_option(name, value);
+  }
   pool_ = std::make_unique<Pool>(static_cast<int32_t>(options_.get_integer("threads")), settings.host_pool);
   for (PluginRecord &record : plugins_) {
     if (record.plugin != nullptr) list_devices(&record);
@@ -132,24 +91,29 @@ void Context::make_host() {
            host_get_option, host_parallel_for, host_thread_count};
 }
 
-void Context::add_builtin() {
-  const chorus_plugin *plugin = chorus_reference_plugin();
-  add_plugin(check_plugin(plugin, "built-in backend"), "");
-}
-
+// Names of plugins are unique in a context: they prefix options and kernels. The first found keeps the name.
 void Context::add_plugin(const chorus_plugin *plugin, const std::string &path) {
-  const auto same = [&](const PluginRecord &record) { return record.plugin == plugin; };
-  if (std::ranges::any_of(plugins_, same)) return;
+  for (const PluginRecord &record : plugins_) {
+    if (record.plugin == plugin) return;
+    if (record.plugin != nullptr && record.name == plugin->name) {
+      fail(CHORUS_ALREADY_EXISTS, "{}: a plugin named '{}' is already loaded ({})", path, record.name,
+           record.path.empty() ? "the built-in one" : record.path);
+    }
+  }
+  options_.add(options_of(*plugin, path));
   plugins_.push_back({path, plugin->name, plugin->version, "", CHORUS_OK, plugin, 0});
-  options_.add(options_of(*plugin));
 }
 
 void Context::add_failure(const std::string &path, const Failure &failure) {
+  log(CHORUS_LOG_INFO, fmt::format("skipped plugin {}", failure.what()));
   plugins_.push_back({path, "", "", failure.what(), failure.error()->code, nullptr, 0});
 }
 
-// What was asked for by name must load: all failures together are the error.
+// What was asked for by path must load: all failures together are the error.
 void Context::add_explicit(const std::vector<std::string> &paths) {
+  if (!paths.empty() && options_.get("plugins") == "none") {
+    fail(CHORUS_INVALID_ARGUMENT, "plugin {} is given, and option plugins=none forbids all", paths.front());
+  }
   Error all{CHORUS_FAILED_PRECONDITION, "a plugin given by path cannot be loaded", {}};
   for (const std::string &path : paths) {
     try {
@@ -164,26 +128,50 @@ void Context::add_explicit(const std::vector<std::string> &paths) {
   if (!all.causes.empty()) throw Failure(std::move(all));
 }
 
+// What the search finds is skipped when it does not fit; a loaded file hides others of its name in later folders.
 void Context::add_found() {
   const auto warn = [this](const std::string &message) { log(CHORUS_LOG_WARNING, message); };
+  std::map<std::string, std::string> loaded;  // file name -> real path
   for (const PluginCandidate &candidate : search_plugins(warn)) {
+    const std::string name = std::filesystem::path(candidate.path).filename();
     try {
       if (!candidate.refusal.empty()) fail(CHORUS_PERMISSION_DENIED, "{}: {}", candidate.path, candidate.refusal);
-      add_plugin(load_plugin(candidate.path), candidate.path);
+      const auto hiding = loaded.find(name);
+      if (hiding != loaded.end() && hiding->second == candidate.real_path) continue;
+      if (hiding != loaded.end()) fail(CHORUS_ALREADY_EXISTS, "{}: hidden by {}", candidate.path, hiding->second);
+      add_plugin(load_plugin(candidate.real_path), candidate.real_path);
+      loaded[name] = candidate.real_path;
     } catch (const Failure &failure) {
-      log(CHORUS_LOG_INFO, fmt::format("skipped plugin {}", failure.what()));
       add_failure(candidate.path, failure);
     }
   }
 }
 
-void Context::set_options(const ContextSettings &settings) {
-  for (const auto &[name, value] : settings.options) {
-    if (name.find('.') != std::string::npos) options_.set(name, value);
+void Context::set_plugin_option(const std::string &name, const std::string &value) {
+  const std::string plugin = name.substr(0, name.find('.'));
+  const auto same = [&](const PluginRecord &record) { return record.plugin != nullptr && record.name == plugin; };
+  if (std::ranges::none_of(plugins_, same)) {
+    std::vector<std::string> names;
+    for (const PluginRecord &record : plugins_) names.push_back(record.name);
+    fail(CHORUS_NOT_FOUND, "option '{}': no plugin '{}' is loaded{}. `chorus plugins` says why", name, plugin,
+         did_you_mean(plugin, names));
   }
+  options_.set(name, value);
 }
 
 void Context::list_devices(PluginRecord *record) {
+  const size_t before = backends_.size();
+  try {
+    add_devices_of(record);
+  } catch (const std::exception &error) {  // a C++ plugin's own, or a device that breaks the contract
+    backends_.resize(before);
+    record->device_count = 0;
+    record->reason = fmt::format("{}: listing its devices failed: {}", record->path, error.what());
+    log(CHORUS_LOG_WARNING, record->reason);
+  }
+}
+
+void Context::add_devices_of(PluginRecord *record) {
   char why[512] = "";
   uint64_t count = 0;
   const chorus_device_desc *const *devices = record->plugin->list_devices(&host_, &count, why, sizeof(why));
@@ -191,13 +179,13 @@ void Context::list_devices(PluginRecord *record) {
   if (devices == nullptr) count = 0;
   if (count == 0) record->reason = why[0] != '\0' ? why : "it offers no device and says no reason";
   for (uint64_t i = 0; i < count; ++i) {
-    if (devices[i] == nullptr || devices[i]->name == nullptr) continue;
+    check_device(devices[i], i, *record);
     backends_.push_back(std::make_unique<Backend>(record->plugin, &host_, i, *devices[i]));
     ++record->device_count;
   }
 }
 
-void Context::log(chorus_log_level level, const std::string &message) const noexcept {
+void Context::log(chorus_log_level level, std::string_view message) const noexcept {
   if (settings_.log != nullptr && level >= settings_.log_level) {
     settings_.log(settings_.log_user, level, message.data(), message.size());
   }

@@ -66,7 +66,6 @@ void *device_allocate(const Device &device, uint64_t bytes) {
     if (memory == nullptr) fail(CHORUS_RESOURCE_EXHAUSTED, "no memory for {} bytes on '{}'", bytes, device.name());
     return memory;
   }
-  if (backend.memory() == nullptr) fail(CHORUS_UNIMPLEMENTED, "device '{}' offers no memory functions", device.name());
   ErrorSlot slot;
   void *memory = nullptr;
   const chorus_status status = backend.memory()->allocate(backend.device(), bytes, &memory, &slot);
@@ -79,7 +78,7 @@ void device_free(const Device &device, void *memory) {
   if (memory == nullptr) return;
   if (backend.is_host_memory()) {
     deallocate(memory);
-  } else if (backend.memory() != nullptr) {
+  } else {
     backend.memory()->free(backend.device(), memory);
   }
 }
@@ -91,7 +90,6 @@ void device_copy(const Device &device, void *to, const void *from, uint64_t byte
     std::memmove(to, from, bytes);
     return;
   }
-  if (backend.memory() == nullptr) fail(CHORUS_UNIMPLEMENTED, "device '{}' offers no memory functions", device.name());
   ErrorSlot slot;
   const chorus_status status = backend.memory()->copy(backend.device(), to, from, bytes, nullptr, &slot);
   if (status != CHORUS_OK) throw_plugin_error(status, slot, fmt::format("copying {} bytes on '{}'", bytes, device.name()));

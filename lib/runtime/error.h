@@ -13,6 +13,28 @@
 
 namespace chorus {
 
+// "INVALID_ARGUMENT"; "UNKNOWN_STATUS" for what is no status.
+constexpr const char *status_name(chorus_status status) {
+  constexpr const char *kNames[] = {"OK",
+                                    "CANCELLED",
+                                    "UNKNOWN",
+                                    "INVALID_ARGUMENT",
+                                    "DEADLINE_EXCEEDED",
+                                    "NOT_FOUND",
+                                    "ALREADY_EXISTS",
+                                    "PERMISSION_DENIED",
+                                    "RESOURCE_EXHAUSTED",
+                                    "FAILED_PRECONDITION",
+                                    "ABORTED",
+                                    "OUT_OF_RANGE",
+                                    "UNIMPLEMENTED",
+                                    "INTERNAL",
+                                    "UNAVAILABLE",
+                                    "DATA_LOSS",
+                                    "UNAUTHENTICATED"};
+  return status >= CHORUS_OK && status <= CHORUS_UNAUTHENTICATED ? kNames[status] : "UNKNOWN_STATUS";
+}
+
 // What went wrong. Immutable once thrown, shared between the exception and the chorus_error of the caller.
 struct Error {
   chorus_status code = CHORUS_UNKNOWN;

@@ -6,7 +6,7 @@
 
 #include "runtime/allocate.h"
 #include "runtime/device.h"
-#include "runtime/float_environment.h"
+#include "runtime/workspace.h"
 
 namespace chorus {
 namespace {
@@ -37,70 +37,48 @@ Choice best_of(const std::vector<Backend *> &backends, const std::string &op, co
   return best;
 }
 
+// Asked for by its name, the built-in backend is the choice; else the fallback.
+bool is_reference_wanted(const Device &device) { return device.name() == "reference"; }
+
+std::vector<Backend *> first_choices(const Device &device) {
+  std::vector<Backend *> out = device.backends();
+  if (!is_reference_wanted(device)) std::erase_if(out, [](const Backend *backend) { return backend->is_reference(); });
+  return out;
+}
+
 std::vector<Backend *> reference_of(const Context &context) {
   std::vector<Backend *> out;
   for (const auto &backend : context.backends()) {
-    if (backend->is_reference()) {
-      backend->open();
-      out.push_back(backend.get());
-    }
+    if (!backend->is_reference()) continue;
+    backend->open();
+    out.push_back(backend.get());
   }
   return out;
 }
 
-Choice choose(const Device &device, const char *op, const void *desc) {
-  Error none{CHORUS_UNIMPLEMENTED, fmt::format("no kernel for {} on device '{}'", op, device.name()), {}};
-  Choice choice = best_of(device.backends(), op, desc, &none.causes);
-  if (choice.kernel != nullptr) return choice;
-  const bool is_forbidden = device.context().options().get("fallback") == "error";
-  const bool has_reference = std::ranges::any_of(device.backends(), &Backend::is_reference);
-  if (is_host_memory(device) && !is_forbidden && !has_reference) {
-    choice = best_of(reference_of(device.context()), op, desc, &none.causes);
-    if (choice.kernel != nullptr) {
-      device.context().log(CHORUS_LOG_WARNING,
-                           fmt::format("{}; falling back to the slow reference backend{}", none.message,
-                                       none.causes.empty() ? "" : ": " + none.causes.front()->message));
-      return choice;
-    }
-  }
-  if (is_forbidden) none.message += "; option fallback=error forbids the reference backend";
-  throw Failure(std::move(none));
+std::string joined_messages(const std::vector<std::shared_ptr<const Error>> &causes) {
+  std::string out;
+  for (const auto &cause : causes) out += (out.empty() ? "" : "; ") + cause->message;
+  return out;
 }
 
-// Scratch of this thread, grown when needed and kept. A call within a call on the same thread gets its own.
-class ThreadWorkspace {
- public:
-  explicit ThreadWorkspace(uint64_t bytes) : is_nested_(cache().is_lent) {
-    Cache &mine = cache();
-    if (is_nested_) {
-      own_ = Buffer(bytes, CHORUS_WORKSPACE_ALIGNMENT_HOST, "workspace");
-    } else {
-      if (mine.buffer.size() < bytes) {
-        mine.buffer = Buffer();
-        mine.buffer = Buffer(bytes, CHORUS_WORKSPACE_ALIGNMENT_HOST, "workspace");
-      }
-      mine.is_lent = true;
-    }
+// The best kernel of the device; on a host device the reference backend is the fallback, told once per object.
+Choice choose(const Device &device, const char *op, const void *desc) {
+  Error none{CHORUS_UNIMPLEMENTED, fmt::format("no kernel for {} on device '{}'", op, device.name()), {}};
+  Choice choice = best_of(first_choices(device), op, desc, &none.causes);
+  if (choice.kernel != nullptr) return choice;
+  if (is_reference_wanted(device) || !is_host_memory(device)) throw Failure(std::move(none));
+  if (device.context().options().get("fallback") == "error") {
+    none.message += "; option fallback=error forbids the reference backend";
+    throw Failure(std::move(none));
   }
-  ~ThreadWorkspace() {
-    if (!is_nested_) cache().is_lent = false;
-  }
-  ThreadWorkspace(const ThreadWorkspace &) = delete;
-  ThreadWorkspace &operator=(const ThreadWorkspace &) = delete;
-  void *data() const { return is_nested_ ? own_.data() : cache().buffer.data(); }
-
- private:
-  struct Cache {
-    Buffer buffer;
-    bool is_lent = false;
-  };
-  static Cache &cache() {
-    thread_local Cache mine;
-    return mine;
-  }
-  bool is_nested_;
-  Buffer own_;
-};
+  const std::string refusals = joined_messages(none.causes);
+  choice = best_of(reference_of(device.context()), op, desc, &none.causes);
+  if (choice.kernel == nullptr) throw Failure(std::move(none));
+  device.context().log(CHORUS_LOG_WARNING, fmt::format("{}; falling back to the slow reference backend{}{}", none.message,
+                                                       refusals.empty() ? "" : ": ", refusals));
+  return choice;
+}
 
 void check_workspace(const chorus_exec &exec, uint64_t needed, const Device &device) {
   if (exec.struct_size < CHORUS_END_OF(chorus_exec, workspace_bytes)) {
@@ -120,13 +98,12 @@ void check_workspace(const chorus_exec &exec, uint64_t needed, const Device &dev
 }  // namespace
 
 PreparedKernel PreparedKernel::prepare(DevicePtr device, const char *op, const void *desc) {
-  const DefaultFloatEnvironment environment;
   const Choice choice = choose(*device, op, desc);
   ErrorSlot slot;
   void *prepared = nullptr;
   const chorus_status status = choice.kernel->prepare(choice.backend->device(), desc, &prepared, &slot);
   const std::string name = fmt::format("{}/{}", choice.backend->plugin->name, choice.kernel->name);
-  if (status != CHORUS_OK) throw_plugin_error(status, slot, fmt::format("preparing {}", name));
+  if (status != CHORUS_OK) throw_plugin_error(status, slot, fmt::format("{}: preparing {}", name, op));
   PreparedKernel kernel(std::move(device), choice.kernel, prepared);
   kernel.name_ = name;
   return kernel;
@@ -156,7 +133,6 @@ PreparedKernel::~PreparedKernel() {
 uint64_t PreparedKernel::workspace_size(const void *args) const { return kernel_->workspace_size(prepared_, args); }
 
 void PreparedKernel::run(const void *args, const chorus_exec *exec) const {
-  const DefaultFloatEnvironment environment;
   const uint64_t needed = workspace_size(args);
   ErrorSlot slot;
   chorus_status status;
@@ -168,11 +144,11 @@ void PreparedKernel::run(const void *args, const chorus_exec *exec) const {
       fail(CHORUS_INVALID_ARGUMENT, "exec is NULL; device '{}' has its own memory and needs a stream and a workspace",
            device_->name());
     }
-    const ThreadWorkspace workspace(needed);
+    const Workspace workspace(device_->context().workspaces(), needed);
     const chorus_exec own = {CHORUS_END_OF(chorus_exec, workspace_bytes), nullptr, workspace.data(), needed};
     status = kernel_->run(prepared_, args, &own, &slot);
   }
-  if (status != CHORUS_OK) throw_plugin_error(status, slot, name_);
+  if (status != CHORUS_OK) throw_plugin_error(status, slot, fmt::format("{}: running {}", name_, kernel_->op));
 }
 
 const char *PreparedKernel::kernel_name() const { return name_.c_str(); }

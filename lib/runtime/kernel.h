@@ -27,8 +27,9 @@ bool is_host_memory(const Device &device);
 // A kernel prepared for one descriptor: immutable, shared by threads, released with its last owner.
 class PreparedKernel {
  public:
-  // The best scoring kernel for (op, desc) on `device`; on a host device the reference backend is the fallback, said
-  // once per object in the log, or forbidden by option fallback=error. Fails UNIMPLEMENTED with a cause per kernel asked.
+  // The best scoring kernel for (op, desc) on `device`. On a host device, "auto" included, the reference backend is the
+  // fallback: said once per object in the log, or forbidden by option fallback=error; asked for by name it is none.
+  // Fails UNIMPLEMENTED with a cause per kernel asked.
   static PreparedKernel prepare(DevicePtr device, const char *op, const void *desc);
   PreparedKernel(PreparedKernel &&) noexcept;
   PreparedKernel &operator=(PreparedKernel &&) noexcept;
@@ -36,7 +37,7 @@ class PreparedKernel {
 
   uint64_t workspace_size(const void *args) const;
 
-  // Runs in the default floating-point environment. `exec` NULL: workspace from the thread's cache, host devices only;
+  // Call it in the default floating-point environment, as entry points are. `exec` NULL: workspace from the thread's cache, host devices only;
   // else its workspace is checked: FAILED_PRECONDITION states the bytes needed. Fails with the kernel's own error.
   void run(const void *args, const chorus_exec *exec) const;
 

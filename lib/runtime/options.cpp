@@ -64,19 +64,35 @@ const std::vector<Option> &core_options() {
       {"fallback", "warn", "warn|error",
        "What happens when a host device has no kernel for an object: use the reference backend and warn once, or fail.",
        CHORUS_OPTION_STRING, 0, 0, {"warn", "error"}},
-      {"plugins", "search", "search|explicit",
-       "search: plugins given by path and those found in the search folders; explicit: only those given by path.",
-       CHORUS_OPTION_STRING, 0, 0, {"search", "explicit"}},
+      {"plugins", "search", "search|explicit|none",
+       "search: plugins given by path and those found in the search folders; explicit: only those given by path; none: "
+       "the built-in backend alone, and a path is an error.",
+       CHORUS_OPTION_STRING, 0, 0, {"search", "explicit", "none"}},
   };
   return options;
 }
 
-std::vector<Option> options_of(const chorus_plugin &plugin) {
+std::vector<Option> options_of(const chorus_plugin &plugin, const std::string &path) {
   std::vector<Option> out;
+  const std::string prefix = std::string(plugin.name) + ".";
   for (uint64_t i = 0; i < plugin.option_count; ++i) {
     const chorus_plugin_option &row = *plugin.options[i];
-    out.push_back({row.name, row.default_value, row.range, row.doc, row.type, row.minimum, row.maximum,
+    const std::string name = row.name;
+    if (!name.starts_with(prefix) || name.size() == prefix.size()) {
+      fail(CHORUS_INVALID_ARGUMENT, "{}: option '{}' must start with '{}'", path, name, prefix);
+    }
+    if (row.type < CHORUS_OPTION_STRING || row.type > CHORUS_OPTION_BOOLEAN) {
+      fail(CHORUS_INVALID_ARGUMENT, "{}: option '{}' has the unknown type {}", path, name, row.type);
+    }
+    if (std::ranges::find(out, name, &Option::name) != out.end()) {
+      fail(CHORUS_INVALID_ARGUMENT, "{}: option '{}' is listed twice", path, name);
+    }
+    out.push_back({name, row.default_value, row.range, row.doc, row.type, row.minimum, row.maximum,
                    row.type == CHORUS_OPTION_STRING ? split_choices(row.range) : std::vector<std::string>()});
+    if (!is_in_range(out.back(), row.default_value)) {
+      fail(CHORUS_INVALID_ARGUMENT, "{}: option '{}': its default '{}' is out of its range {}", path, name,
+           row.default_value, row.range);
+    }
   }
   return out;
 }

@@ -21,8 +21,9 @@ const char *option_type_name(chorus_option_type type);
 // Options of the core itself.
 const std::vector<Option> &core_options();
 
-// Rows of a plugin's table.
-std::vector<Option> options_of(const chorus_plugin &plugin);
+// Rows of a plugin's table. Fails INVALID_ARGUMENT, after `path`, for a name outside the plugin's namespace, an unknown
+// type, a double row, or a default out of its own range.
+std::vector<Option> options_of(const chorus_plugin &plugin, const std::string &path);
 
 // Fails INVALID_ARGUMENT unless `value` is of the option's type and range, stating both.
 void check_option_value(const Option &option, const std::string &value);

@@ -4,8 +4,10 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
+#include <string_view>
 
 #include "runtime/elf.h"
 #include "runtime/error.h"
@@ -44,6 +46,14 @@ void check_header(const chorus_plugin &plugin, const std::string &origin) {
   }
 }
 
+bool is_name_character(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; }
+
+void check_name(const char *name, const std::string &origin) {
+  if (name[0] == '\0' || !std::ranges::all_of(std::string_view(name), is_name_character)) {
+    fail(CHORUS_INVALID_ARGUMENT, "{}: its name is '{}'; lower-case letters, digits and '-' are allowed", origin, name);
+  }
+}
+
 void check_slots(const chorus_plugin &plugin, const std::string &origin) {
   const std::pair<const char *, bool> slots[] = {
       {"name", plugin.name != nullptr},
@@ -57,9 +67,10 @@ void check_slots(const chorus_plugin &plugin, const std::string &origin) {
   for (const auto &[name, is_there] : slots) {
     if (!is_there) fail(CHORUS_INVALID_ARGUMENT, "{}: the required slot '{}' is NULL", origin, name);
   }
+  check_name(plugin.name, origin);
   for (uint64_t i = 0; i < plugin.option_count; ++i) {
     const chorus_plugin_option *option = plugin.options[i];
-    if (option == nullptr || option->name == nullptr || option->default_value == nullptr || option->range == nullptr ||
+    if (option == nullptr || option->struct_size < CHORUS_END_OF(chorus_plugin_option, maximum) || option->name == nullptr || option->default_value == nullptr || option->range == nullptr ||
         option->doc == nullptr) {
       fail(CHORUS_INVALID_ARGUMENT, "{}: row {} of its option table is incomplete", origin, i);
     }

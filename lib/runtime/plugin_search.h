@@ -7,20 +7,21 @@
 
 namespace chorus {
 
-// A place that was looked at: a file to load, or the reason why there is none.
+// A file to load, or a place with the reason why nothing of it may be.
 struct PluginCandidate {
-  std::string path;
-  std::string refusal;  // empty: may be loaded
+  std::string path;       // as found: folder and file name
+  std::string real_path;  // absolute, links resolved
+  std::string refusal;    // empty: may be loaded
 };
 
 using Warn = std::function<void(const std::string &)>;
 
 // Files chorus-*.so of the search folders, in order: CHORUS_PLUGIN_PATH, chorus-plugins/ beside libchorus, the folder
-// compiled in. A name found in an earlier folder hides the same name later. Never the working directory.
+// compiled in. Never the working directory. `warn` hears of group-writable and foreign-owned files and folders.
 std::vector<PluginCandidate> search_plugins(const Warn &warn);
 
-// Why `path` (real, absolute) may not be loaded: it, its folder, or an ancestor without sticky bit is writable by others.
-// Empty: it may. Group-writable or foreign-owned files and folders are warned about.
+// Why a file or folder (real, absolute) may not be trusted: it, or an ancestor without sticky bit, is writable by others.
+// Empty: it may.
 std::string ownership_refusal(const std::string &path, const Warn &warn);
 
 }  // namespace chorus

@@ -8,6 +8,10 @@
 #include <oneapi/tbb/task_arena.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <exception>
+#include <utility>
+
 #include "runtime/float_environment.h"
 
 namespace chorus {
@@ -35,24 +39,35 @@ namespace {
 
 thread_local bool inside_piece = false;
 
-// A loop and the guard around each of its pieces.
-struct Loop {
-  chorus_task_fn task;
-  void *argument;
+// A loop and the guard around each of its pieces. Exceptions stay inside: a host's pool may be C. The first is kept, the
+// pieces not yet begun are skipped.
+class Loop {
+ public:
+  Loop(chorus_task_fn task, void *argument) : task_(task), argument_(argument) {}
 
-  static void run_piece(void *self, uint64_t index) {
-    const auto *loop = static_cast<const Loop *>(self);
+  static void run_piece(void *self, uint64_t index) { static_cast<Loop *>(self)->run(index); }
+
+  void finish() const {
+    if (first_ != nullptr) std::rethrow_exception(first_);
+  }
+
+ private:
+  void run(uint64_t index) noexcept {
+    if (has_failed_.load(std::memory_order_relaxed)) return;
     const DefaultFloatEnvironment environment;
-    const bool before = inside_piece;
-    inside_piece = true;
+    const bool before = std::exchange(inside_piece, true);
     try {
-      loop->task(loop->argument, index);
+      task_(argument_, index);
     } catch (...) {
-      inside_piece = before;
-      throw;
+      if (!has_failed_.exchange(true)) first_ = std::current_exception();
     }
     inside_piece = before;
   }
+
+  chorus_task_fn task_;
+  void *argument_;
+  std::atomic<bool> has_failed_ = false;
+  std::exception_ptr first_;  // written by the one that set has_failed_, read when all pieces are done
 };
 
 }  // namespace
@@ -64,28 +79,31 @@ Pool::Pool(int32_t threads, const HostPool &host)
   if (host_.parallel_for == nullptr && threads_ > 1) arena_ = std::make_unique<Arena>(threads_);
 }
 
-Pool::~Pool() = default;
+Pool::~Pool() {
+  if (getpid() != process_) static_cast<void>(arena_.release());  // its threads and locks belong to the parent
+}
 
 void Pool::parallel_for(uint64_t count, chorus_task_fn task, void *argument) const {
-  Loop loop{task, argument};
   if (count <= 1 || threads_ <= 1 || inside_piece || getpid() != process_) {
     // Not marked as a piece: a loop of one piece may itself hold a parallel loop.
     const DefaultFloatEnvironment environment;
     for (uint64_t i = 0; i < count; ++i) task(argument, i);
     return;
   }
+  Loop loop(task, argument);
   if (host_.parallel_for != nullptr) {
     host_.parallel_for(host_.user, count, Loop::run_piece, &loop);
-    return;
+  } else {
+    arena_->arena.execute([&] {
+      tbb::parallel_for(
+          tbb::blocked_range<uint64_t>(0, count, 1),
+          [&](const tbb::blocked_range<uint64_t> &range) {
+            for (uint64_t i = range.begin(); i != range.end(); ++i) Loop::run_piece(&loop, i);
+          },
+          tbb::simple_partitioner());
+    });
   }
-  arena_->arena.execute([&] {
-    tbb::parallel_for(
-        tbb::blocked_range<uint64_t>(0, count, 1),
-        [&](const tbb::blocked_range<uint64_t> &range) {
-          for (uint64_t i = range.begin(); i != range.end(); ++i) Loop::run_piece(&loop, i);
-        },
-        tbb::simple_partitioner());
-  });
+  loop.finish();
 }
 
 }  // namespace chorus

@@ -30,6 +30,7 @@ void check_struct(const chorus_tensor &t, const char *name) {
     fail(CHORUS_INVALID_ARGUMENT, "{}: flags are {:#x}; this version knows CHORUS_TENSOR_READ_ONLY (1) alone", name,
          t.flags);
   }
+  if (t.reserved != 0) fail(CHORUS_INVALID_ARGUMENT, "{}: reserved is {}; it must be 0", name, t.reserved);
   if (t.ndim < 0 || t.ndim > CHORUS_MAX_DIMENSIONS) {
     fail(CHORUS_INVALID_ARGUMENT, "{}: ndim is {}; 0 to {} are allowed", name, t.ndim, CHORUS_MAX_DIMENSIONS);
   }
@@ -102,13 +103,14 @@ void check_memory(const chorus_tensor &t, const TensorRule &rule) {
 // Distinct elements of an output must be distinct places; nested strides guarantee it.
 void check_output(const chorus_tensor &t, const TensorRule &rule) {
   if ((t.flags & CHORUS_TENSOR_READ_ONLY) != 0) fail(CHORUS_INVALID_ARGUMENT, "{}: is read-only, and an output", rule.name);
-  if (t.strides == nullptr) return;
-  int64_t inner = 1;
+  if (t.strides == nullptr || reach_of(t) == 0) return;
+  uint64_t inner = 1;  // elements that the dimensions further in span
   for (int32_t i = t.ndim - 1; i >= 0; --i) {
-    if (t.shape[i] > 1 && t.strides[i] < inner) {
-      fail(CHORUS_INVALID_ARGUMENT, "{}: stride {} of dimension {} makes elements share memory", rule.name, t.strides[i], i);
+    const auto stride = static_cast<uint64_t>(t.strides[i]), size = static_cast<uint64_t>(t.shape[i]);
+    if (size > 1 && stride < inner) {
+      fail(CHORUS_INVALID_ARGUMENT, "{}: stride {} of dimension {} makes elements share memory", rule.name, stride, i);
     }
-    if (t.shape[i] > 0) inner = t.shape[i] > 1 ? t.strides[i] * t.shape[i] : inner;
+    if (size > 1) inner = stride * size;
   }
 }
 
