@@ -31,7 +31,8 @@ struct Place {
 
 struct Layout {
   std::vector<Shard> shards;
-  std::vector<Place> places;  // of each declared tensor
+  std::vector<Place> places;       // of each declared tensor
+  std::vector<std::string> names;  // of each declared tensor
   std::string index;          // text of model.safetensors.index.json; "" for one shard
   uint64_t total_bytes = 0;   // of all shards
 };

@@ -2,6 +2,7 @@
 // A model on disk, opened: its files stay open, every header is checked, tensors are found by name and read by pread.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <unordered_map>
@@ -9,6 +10,7 @@
 
 #include "checkpoint/header.h"
 #include "checkpoint/role.h"
+#include "runtime/error.h"
 #include "runtime/files.h"
 
 namespace chorus::checkpoint {
@@ -34,7 +36,8 @@ class Model {
   const std::vector<Tensor> &tensors() const { return tensors_; }  // by file, then offset
   const Metadata &metadata() const { return metadata_; }
   const std::string &config_text() const { return config_text_; }  // "" without config.json
-  const nlohmann::json &config() const { return config_; }         // null without config.json
+  // config.json parsed. Fails NOT_FOUND without one, DATA_LOSS where it is no JSON (weights without it still open).
+  const nlohmann::json &config() const;
 
   // NULL when there is none of that name.
   const Tensor *find(std::string_view name) const;
@@ -52,9 +55,13 @@ class Model {
     uint64_t bytes;
     int64_t seconds, nanoseconds;
   };
-  void add_file(File file);
-  void add_index(const std::string &path);
-  void read_config();
+  void open_folder(const std::string &folder);
+  void open_file(const std::string &path);
+  void add_single(File file);
+  void add_shards(const std::string &index_path);
+  // All tensors of a file, in the order of their data.
+  std::vector<Tensor> add_file(File file);
+  void read_config(const std::string &anchor);
   void index_names();
 
   std::string folder_;
@@ -65,6 +72,7 @@ class Model {
   Metadata metadata_;
   std::string config_text_;
   nlohmann::json config_;
+  std::shared_ptr<const Error> config_error_;
 };
 
 }  // namespace chorus::checkpoint

@@ -49,7 +49,6 @@ class Writer {
  private:
   struct OpenShard {
     File file;
-    std::string partial;  // path of the temporary file
     bool resumed = false;
   };
   void claim_folder();
@@ -57,18 +56,20 @@ class Writer {
   bool take_over(uint32_t shard);
   void check_complete() const;
   void write_side_file(const SideFile &side);
-  void publish(const std::string &name, const std::string &text);
-  void remove_stale();
+  void publish(const std::string &name);
+  void remove_stale() noexcept;
   void abandon() noexcept;
   std::string path_of(const std::string &name) const;
+  std::string partial_of(const std::string &name) const;
 
   Layout layout_;
   std::string folder_;
   WriterSettings settings_;
   std::vector<std::string> made_folders_;  // outermost first
+  File lock_;                              // the folder, so that two writers do not mix their files
   std::vector<OpenShard> shards_;
   std::unique_ptr<std::atomic<uint64_t>[]> written_;  // bytes per tensor
-  std::vector<std::string> partials_;                 // temporary side files
+  std::vector<std::string> pending_;                  // paths to remove when it comes to nothing
   bool finished_ = false;
 };
 
