@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * C++11 on top of the C ABI, header only: each opaque object is a move-only class, each failure an exception, each
+ * argument what the C function takes. It adds no ABI: what lies below is chorus.h, whose comments are the contract.
+ *
+ * Rules: a constructor creates, a destructor destroys, get() lends the C object, release() gives it away. `const`
+ * functions may be called from many threads at once.
+ */
+#ifndef CHORUS_CHORUS_HPP_
+#define CHORUS_CHORUS_HPP_
+
+#include <cstring>
+#include <initializer_list>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "chorus.h"
+
+namespace chorus {
+inline namespace api { /* a name of its own in symbols, whatever else is called chorus in a program */
+
+/* ---- Errors ------------------------------------------------------------------------------- */
+
+/** A failed call: what() is the message, text() also tells the causes, code() is the status. */
+class Error : public std::runtime_error {
+ public:
+  /** Takes `error`, which may be NULL. */
+  Error(chorus_status code, chorus_error *error)
+      : std::runtime_error(error != nullptr ? chorus_error_get_message(error) : chorus_status_get_name(code)),
+        code_(code),
+        error_(error, chorus_error_destroy) {}
+  chorus_status code() const noexcept { return code_; }
+  const char *text() const noexcept { return error_ ? chorus_error_get_text(error_.get()) : what(); }
+  /** With its causes; NULL when there was no memory for it. Lives as long as this. */
+  const chorus_error *get() const noexcept { return error_.get(); }
+
+ private:
+  chorus_status code_;
+  std::shared_ptr<const chorus_error> error_;
+};
+
+/** Runs call(&error), a C function with its last argument open, and throws what it reports. */
+template <typename Call>
+void check(Call call) {
+  chorus_error *error = nullptr;
+  const chorus_status status = call(&error);
+  if (status != CHORUS_OK) throw Error(status, error);
+}
+
+/** Owns a C object; the base of every class below. */
+template <typename T, void (*Destroy)(T *)>
+class Handle {
+ public:
+  /** Takes `object`. */
+  explicit Handle(T *object = nullptr) noexcept : object_(object) {}
+  Handle(Handle &&other) noexcept : object_(other.release()) {}
+  Handle &operator=(Handle &&other) noexcept {
+    std::swap(object_, other.object_);
+    return *this;
+  }
+  Handle(const Handle &) = delete;
+  Handle &operator=(const Handle &) = delete;
+  ~Handle() { Destroy(object_); }
+
+  T *get() const noexcept { return object_; }
+  T *release() noexcept {
+    T *object = object_;
+    object_ = nullptr;
+    return object;
+  }
+  explicit operator bool() const noexcept { return object_ != nullptr; }
+
+ protected:
+  /** Fills this with what create(&object, &error) gives. */
+  template <typename Create>
+  void create(Create function) {
+    check([&](chorus_error **error) { return function(&object_, error); });
+  }
+
+ private:
+  T *object_;
+};
+
+/* ---- Tensors ------------------------------------------------------------------------------ */
+
+namespace detail {
+template <typename T>
+struct DtypeOf;
+template <> struct DtypeOf<double> { static constexpr chorus_dtype value = CHORUS_F64; };
+template <> struct DtypeOf<float> { static constexpr chorus_dtype value = CHORUS_F32; };
+template <> struct DtypeOf<int64_t> { static constexpr chorus_dtype value = CHORUS_I64; };
+template <> struct DtypeOf<int32_t> { static constexpr chorus_dtype value = CHORUS_I32; };
+template <> struct DtypeOf<int16_t> { static constexpr chorus_dtype value = CHORUS_I16; };
+template <> struct DtypeOf<int8_t> { static constexpr chorus_dtype value = CHORUS_I8; };
+template <> struct DtypeOf<uint64_t> { static constexpr chorus_dtype value = CHORUS_U64; };
+template <> struct DtypeOf<uint32_t> { static constexpr chorus_dtype value = CHORUS_U32; };
+template <> struct DtypeOf<uint8_t> { static constexpr chorus_dtype value = CHORUS_U8; };
+template <> struct DtypeOf<bool> { static constexpr chorus_dtype value = CHORUS_BOOL; };
+}  // namespace detail
+
+/** A chorus_tensor with its shape and strides beside it: a view, the memory stays the caller's. Copies view the same. */
+class Tensor {
+ public:
+  /** Compact row-major view of `data`. 16-bit floats: give the dtype, as uint16_t has none. */
+  template <typename T>
+  Tensor(T *data, std::initializer_list<int64_t> shape) : Tensor(data, detail::DtypeOf<T>::value, shape) {}
+  template <typename T>
+  Tensor(const T *data, std::initializer_list<int64_t> shape) : Tensor(data, detail::DtypeOf<T>::value, shape) {}
+  Tensor(const void *data, chorus_dtype dtype, std::initializer_list<int64_t> shape)
+      : Tensor(const_cast<void *>(data), dtype, shape) {
+    tensor_.flags = CHORUS_TENSOR_READ_ONLY;
+  }
+  Tensor(void *data, chorus_dtype dtype, std::initializer_list<int64_t> shape) : tensor_(), shape_(), strides_() {
+    if (shape.size() > CHORUS_MAX_DIMENSIONS) throw std::length_error("a chorus::Tensor has at most 8 dimensions");
+    const chorus_tensor initial = CHORUS_TENSOR_INIT;
+    tensor_ = initial;
+    tensor_.data = data;
+    tensor_.device_type = CHORUS_DEVICE_HOST;
+    tensor_.dtype_code = static_cast<uint8_t>(dtype & 0xff);
+    tensor_.dtype_bits = static_cast<uint8_t>(dtype >> 8);
+    tensor_.dtype_lanes = 1;
+    tensor_.size_bytes = dtype >> 11;
+    for (const int64_t size : shape) {
+      shape_[tensor_.ndim++] = size;
+      tensor_.size_bytes *= static_cast<uint64_t>(size);
+    }
+    tensor_.shape = shape_;
+  }
+  Tensor(const Tensor &other) : tensor_(), shape_(), strides_() { *this = other; }
+  Tensor &operator=(const Tensor &other) {
+    tensor_ = other.tensor_;
+    std::memcpy(shape_, other.shape_, sizeof(shape_));
+    std::memcpy(strides_, other.strides_, sizeof(strides_));
+    tensor_.shape = shape_;
+    if (tensor_.strides != nullptr) tensor_.strides = strides_;
+    return *this;
+  }
+
+  /** Other strides, in elements; `size_bytes` is what `data` reaches. */
+  Tensor &with_strides(std::initializer_list<int64_t> strides, uint64_t size_bytes) {
+    if (strides.size() != static_cast<size_t>(tensor_.ndim)) throw std::length_error("a stride per dimension is needed");
+    size_t i = 0;
+    for (const int64_t stride : strides) strides_[i++] = stride;
+    tensor_.strides = strides_;
+    tensor_.size_bytes = size_bytes;
+    return *this;
+  }
+  /** In the memory of another device. */
+  Tensor &on(int32_t device_type, int32_t device_id) {
+    tensor_.device_type = device_type;
+    tensor_.device_id = device_id;
+    return *this;
+  }
+
+  /** For a call's struct; lives as long as this. */
+  const chorus_tensor *get() const noexcept { return &tensor_; }
+  chorus_tensor &raw() noexcept { return tensor_; }
+
+ private:
+  chorus_tensor tensor_;
+  int64_t shape_[CHORUS_MAX_DIMENSIONS], strides_[CHORUS_MAX_DIMENSIONS];
+};
+
+/* ---- Context ------------------------------------------------------------------------------ */
+
+class ContextSpec : public Handle<chorus_context_spec, chorus_context_spec_destroy> {
+ public:
+  ContextSpec() { create(chorus_context_spec_create); }
+  ContextSpec &set_option(const std::string &name, const std::string &value) {
+    check([&](chorus_error **e) { return chorus_context_spec_set_option(get(), name.c_str(), value.c_str(), e); });
+    return *this;
+  }
+  ContextSpec &set_log(chorus_log_fn log, void *user, chorus_log_level level) {
+    check([&](chorus_error **e) { return chorus_context_spec_set_log(get(), log, user, level, e); });
+    return *this;
+  }
+  ContextSpec &set_parallel_for(chorus_parallel_for_fn parallel_for, void *user, int32_t threads) {
+    check([&](chorus_error **e) { return chorus_context_spec_set_parallel_for(get(), parallel_for, user, threads, e); });
+    return *this;
+  }
+  ContextSpec &add_plugin(const std::string &path) {
+    check([&](chorus_error **e) { return chorus_context_spec_add_plugin(get(), path.c_str(), e); });
+    return *this;
+  }
+};
+
+class Context : public Handle<chorus_context, chorus_context_destroy> {
+ public:
+  Context() : Context(nullptr) {}
+  explicit Context(const ContextSpec &spec) : Context(spec.get()) {}
+
+  /** What was found; text lives as long as the context. */
+  std::vector<chorus_plugin_info> plugins() const {
+    const chorus_plugin_info empty = CHORUS_PLUGIN_INFO_INIT;
+    return list(empty, chorus_context_get_plugin_count(get()), chorus_context_get_plugin);
+  }
+  std::vector<chorus_device_info> devices() const {
+    const chorus_device_info empty = CHORUS_DEVICE_INFO_INIT;
+    return list(empty, chorus_context_get_device_count(get()), chorus_context_get_device);
+  }
+  std::vector<chorus_option_info> options() const {
+    const chorus_option_info empty = CHORUS_OPTION_INFO_INIT;
+    return list(empty, chorus_context_get_option_count(get()), chorus_context_get_option);
+  }
+  void check_device(const std::string &device) const {
+    check([&](chorus_error **e) { return chorus_device_check(get(), device.c_str(), e); });
+  }
+
+ private:
+  explicit Context(const chorus_context_spec *spec) {
+    create([&](chorus_context **out, chorus_error **e) { return chorus_context_create(spec, out, e); });
+  }
+  template <typename Info, typename Get>
+  std::vector<Info> list(const Info &empty, size_t count, Get get_one) const {
+    std::vector<Info> out(count, empty);
+    for (size_t i = 0; i < count; ++i) check([&](chorus_error **e) { return get_one(get(), i, &out[i], e); });
+    return out;
+  }
+};
+
+/** Memory of a device. The context must outlive it. */
+class Memory {
+ public:
+  Memory(const Context &context, const std::string &device, uint64_t bytes)
+      : context_(context.get()), device_(device), bytes_(bytes), data_(nullptr) {
+    check([&](chorus_error **e) { return chorus_memory_allocate(context_, device_.c_str(), bytes_, &data_, e); });
+  }
+  Memory(Memory &&other) noexcept
+      : context_(other.context_), device_(std::move(other.device_)), bytes_(other.bytes_), data_(other.data_) {
+    other.data_ = nullptr;
+  }
+  Memory &operator=(Memory &&other) noexcept {
+    std::swap(context_, other.context_);
+    std::swap(device_, other.device_);
+    std::swap(bytes_, other.bytes_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  Memory(const Memory &) = delete;
+  Memory &operator=(const Memory &) = delete;
+  ~Memory() { chorus_memory_free(context_, device_.c_str(), data_, bytes_); }
+
+  void *data() const noexcept { return data_; }
+  uint64_t size() const noexcept { return bytes_; }
+  /** Copies all of it from or to host memory. */
+  void copy_from(const void *from) { copy(data_, from); }
+  void copy_to(void *to) const { copy(to, data_); }
+
+ private:
+  void copy(void *to, const void *from) const {
+    check([&](chorus_error **e) { return chorus_memory_copy(context_, device_.c_str(), to, from, bytes_, e); });
+  }
+  const chorus_context *context_;
+  std::string device_;
+  uint64_t bytes_;
+  void *data_;
+};
+
+/* ---- Combiner ----------------------------------------------------------------------------- */
+
+class CombinerSpec : public Handle<chorus_combiner_spec, chorus_combiner_spec_destroy> {
+ public:
+  CombinerSpec() { create(chorus_combiner_spec_create); }
+  CombinerSpec &set_rule(chorus_combine_rule rule) { return set(chorus_combiner_spec_set_rule, rule); }
+  CombinerSpec &set_vocabulary_size(int64_t n) { return set(chorus_combiner_spec_set_vocabulary_size, n); }
+  CombinerSpec &set_max_rows(int64_t rows) { return set(chorus_combiner_spec_set_max_rows, rows); }
+  CombinerSpec &set_outputs(uint32_t outputs) { return set(chorus_combiner_spec_set_outputs, outputs); }
+  CombinerSpec &set_log_probs_dtype(chorus_dtype dtype) { return set(chorus_combiner_spec_set_log_probs_dtype, dtype); }
+  CombinerSpec &set_weights_per_row(bool yes) { return set(chorus_combiner_spec_set_weights_per_row, int32_t{yes}); }
+  CombinerSpec &add_model(chorus_score_kind kind, chorus_dtype dtype, int64_t n_logits, int64_t n_valid, double weight,
+                          double temperature = 1) {
+    check([&](chorus_error **e) {
+      return chorus_combiner_spec_add_model(get(), kind, dtype, n_logits, n_valid, weight, temperature, nullptr, e);
+    });
+    return *this;
+  }
+
+ private:
+  template <typename Function, typename Value>
+  CombinerSpec &set(Function function, Value value) {
+    check([&](chorus_error **e) { return function(get(), value, e); });
+    return *this;
+  }
+};
+
+class Combiner : public Handle<chorus_combiner, chorus_combiner_destroy> {
+ public:
+  Combiner(const Context &context, const CombinerSpec &spec, const std::string &device = "auto") {
+    create([&](chorus_combiner **out, chorus_error **e) {
+      return chorus_combiner_create(context.get(), spec.get(), device.c_str(), out, e);
+    });
+  }
+  void run(const chorus_combine_in &in, const chorus_combine_out &out, const chorus_exec *exec = nullptr) const {
+    check([&](chorus_error **e) { return chorus_combiner_run(get(), &in, &out, exec, e); });
+  }
+  uint64_t workspace_size(int64_t rows) const {
+    uint64_t bytes = 0;
+    check([&](chorus_error **e) { return chorus_combiner_get_workspace_size(get(), rows, &bytes, e); });
+    return bytes;
+  }
+  const char *kernel() const noexcept { return chorus_combiner_get_kernel(get()); }
+};
+
+/* ---- Router and experts ------------------------------------------------------------------- */
+
+class RouterSpec : public Handle<chorus_router_spec, chorus_router_spec_destroy> {
+ public:
+  RouterSpec(int32_t n_experts, int32_t k) {
+    create([&](chorus_router_spec **out, chorus_error **e) { return chorus_router_spec_create(n_experts, k, out, e); });
+  }
+  RouterSpec &set_max_tokens(int64_t tokens) {
+    check([&](chorus_error **e) { return chorus_router_spec_set_max_tokens(get(), tokens, e); });
+    return *this;
+  }
+  RouterSpec &set_dtypes(chorus_dtype logits, chorus_dtype ids, chorus_dtype weights) {
+    check([&](chorus_error **e) { return chorus_router_spec_set_dtypes(get(), logits, ids, weights, e); });
+    return *this;
+  }
+  RouterSpec &set_score(chorus_route_score score, chorus_route_order order) {
+    check([&](chorus_error **e) { return chorus_router_spec_set_score(get(), score, order, e); });
+    return *this;
+  }
+  RouterSpec &set_bias(bool has_bias) {
+    check([&](chorus_error **e) { return chorus_router_spec_set_bias(get(), has_bias, e); });
+    return *this;
+  }
+  RouterSpec &set_weights(chorus_route_renormalise renormalise, double epsilon, double scale) {
+    check([&](chorus_error **e) { return chorus_router_spec_set_weights(get(), renormalise, epsilon, scale, e); });
+    return *this;
+  }
+};
+
+class Router : public Handle<chorus_router, chorus_router_destroy> {
+ public:
+  Router(const Context &context, const RouterSpec &spec, const std::string &device = "auto") {
+    create([&](chorus_router **out, chorus_error **e) {
+      return chorus_router_create(context.get(), spec.get(), device.c_str(), out, e);
+    });
+  }
+  /** `in` may be NULL. */
+  void route(const Tensor &logits, const chorus_route_in *in, const chorus_route_out &out,
+             const chorus_exec *exec = nullptr) const {
+    check([&](chorus_error **e) { return chorus_router_route(get(), logits.get(), in, &out, exec, e); });
+  }
+  uint64_t workspace_size(int64_t tokens) const {
+    uint64_t bytes = 0;
+    check([&](chorus_error **e) { return chorus_router_get_workspace_size(get(), tokens, &bytes, e); });
+    return bytes;
+  }
+  const char *kernel() const noexcept { return chorus_router_get_kernel(get()); }
+};
+
+class ExpertsSpec : public Handle<chorus_experts_spec, chorus_experts_spec_destroy> {
+ public:
+  /** The tensors are borrowed until the Experts are made. */
+  ExpertsSpec(const Tensor &gate_up, const Tensor &down, int32_t k) {
+    create([&](chorus_experts_spec **out, chorus_error **e) {
+      return chorus_experts_spec_create(gate_up.get(), down.get(), k, out, e);
+    });
+  }
+  ExpertsSpec &set_max_tokens(int64_t tokens) {
+    check([&](chorus_error **e) { return chorus_experts_spec_set_max_tokens(get(), tokens, e); });
+    return *this;
+  }
+  ExpertsSpec &set_dtypes(chorus_dtype x, chorus_dtype y, chorus_dtype ids) {
+    check([&](chorus_error **e) { return chorus_experts_spec_set_dtypes(get(), x, y, ids, e); });
+    return *this;
+  }
+  ExpertsSpec &set_activation(chorus_activation activation, chorus_gate_layout layout) {
+    check([&](chorus_error **e) { return chorus_experts_spec_set_activation(get(), activation, layout, e); });
+    return *this;
+  }
+  /** Each may be NULL. */
+  ExpertsSpec &set_biases(const Tensor *gate_up, const Tensor *down) {
+    check([&](chorus_error **e) {
+      return chorus_experts_spec_set_biases(get(), gate_up ? gate_up->get() : nullptr, down ? down->get() : nullptr, e);
+    });
+    return *this;
+  }
+  ExpertsSpec &set_expert_map(const Tensor &map) {
+    check([&](chorus_error **e) { return chorus_experts_spec_set_expert_map(get(), map.get(), e); });
+    return *this;
+  }
+};
+
+class Experts : public Handle<chorus_experts, chorus_experts_destroy> {
+ public:
+  Experts(const Context &context, const ExpertsSpec &spec, const std::string &device = "auto") {
+    create([&](chorus_experts **out, chorus_error **e) {
+      return chorus_experts_create(context.get(), spec.get(), device.c_str(), out, e);
+    });
+  }
+  /** `status` may be NULL. */
+  void run(const Tensor &x, const Tensor &ids, const Tensor &weights, const Tensor &y, const Tensor *status = nullptr,
+           const chorus_exec *exec = nullptr) const {
+    check([&](chorus_error **e) {
+      return chorus_experts_run(get(), x.get(), ids.get(), weights.get(), y.get(), status ? status->get() : nullptr, exec, e);
+    });
+  }
+  uint64_t workspace_size(int64_t tokens) const {
+    uint64_t bytes = 0;
+    check([&](chorus_error **e) { return chorus_experts_get_workspace_size(get(), tokens, &bytes, e); });
+    return bytes;
+  }
+  uint64_t packed_bytes() const noexcept { return chorus_experts_get_packed_bytes(get()); }
+  const char *kernel() const noexcept { return chorus_experts_get_kernel(get()); }
+};
+
+}  // namespace api
+}  // namespace chorus
+
+#endif /* CHORUS_CHORUS_HPP_ */
