@@ -7,9 +7,9 @@
 #include <system_error>
 #include <unordered_set>
 
-#include "checkpoint/locate.h"
 #include "checkpoint/shard_index.h"
 #include "runtime/json.h"
+#include "runtime/locate.h"
 #include "runtime/utf8.h"
 #include "runtime/nearest.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Paths: what exists is taken as it is; else the Hugging Face cache, whose snapshots are folders of links into blobs/.
-#include "checkpoint/locate.h"
+#include "runtime/locate.h"
 
 #include <unistd.h>
 
@@ -11,7 +11,7 @@
 #include "runtime/error.h"
 #include "runtime/utf8.h"
 
-namespace chorus::checkpoint {
+namespace chorus {
 namespace {
 
 namespace fs = std::filesystem;
@@ -164,4 +164,4 @@ File Roots::open(const std::string &name) const {
   return file;
 }
 
-}  // namespace chorus::checkpoint
+}  // namespace chorus

@@ -7,7 +7,7 @@
 
 #include "runtime/files.h"
 
-namespace chorus::checkpoint {
+namespace chorus {
 
 // `path` itself when it exists; else the snapshot "org/name@revision" has in the Hugging Face cache. Fails NOT_FOUND saying
 // what was looked for.
@@ -29,4 +29,4 @@ class Roots {
   std::vector<std::string> roots_;
 };
 
-}  // namespace chorus::checkpoint
+}  // namespace chorus
