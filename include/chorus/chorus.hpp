@@ -113,8 +113,11 @@ class Tensor {
       : Tensor(const_cast<void *>(data), dtype, shape) {
     tensor_.flags = CHORUS_TENSOR_READ_ONLY;
   }
-  Tensor(void *data, chorus_dtype dtype, std::initializer_list<int64_t> shape) : tensor_(), shape_(), strides_() {
-    if (shape.size() > CHORUS_MAX_DIMENSIONS) throw std::length_error("a chorus::Tensor has at most 8 dimensions");
+  Tensor(void *data, chorus_dtype dtype, std::initializer_list<int64_t> shape)
+      : Tensor(data, dtype, shape.begin(), shape.size()) {}
+  /** The same with a shape of `ndim` sizes, for example that of a chorus_tensor_info. */
+  Tensor(void *data, chorus_dtype dtype, const int64_t *shape, size_t ndim) : tensor_(), shape_(), strides_() {
+    if (ndim > CHORUS_MAX_DIMENSIONS) throw std::length_error("a chorus::Tensor has at most 8 dimensions");
     const chorus_tensor initial = CHORUS_TENSOR_INIT;
     tensor_ = initial;
     tensor_.data = data;
@@ -123,9 +126,9 @@ class Tensor {
     tensor_.dtype_bits = static_cast<uint8_t>(dtype >> 8);
     tensor_.dtype_lanes = 1;
     tensor_.size_bytes = dtype >> 11;
-    for (const int64_t size : shape) {
-      shape_[tensor_.ndim++] = size;
-      tensor_.size_bytes *= static_cast<uint64_t>(size);
+    for (size_t i = 0; i < ndim; ++i) {
+      shape_[tensor_.ndim++] = shape[i];
+      tensor_.size_bytes *= static_cast<uint64_t>(shape[i]);
     }
     tensor_.shape = shape_;
   }
@@ -407,6 +410,182 @@ class Experts : public Handle<chorus_experts, chorus_experts_destroy> {
   }
   uint64_t packed_bytes() const noexcept { return chorus_experts_get_packed_bytes(get()); }
   const char *kernel() const noexcept { return chorus_experts_get_kernel(get()); }
+};
+
+/* ---- Checkpoints -------------------------------------------------------------------------- */
+
+class Checkpoint : public Handle<chorus_checkpoint, chorus_checkpoint_destroy> {
+ public:
+  Checkpoint(const Context &context, const std::string &path) {
+    create([&](chorus_checkpoint **out, chorus_error **e) {
+      return chorus_checkpoint_open(context.get(), path.c_str(), out, e);
+    });
+  }
+  std::string folder() const { return chorus_checkpoint_get_folder(get()); }
+  size_t file_count() const noexcept { return chorus_checkpoint_get_file_count(get()); }
+  size_t tensor_count() const noexcept { return chorus_checkpoint_get_tensor_count(get()); }
+  chorus_tensor_info tensor(size_t index) const {
+    chorus_tensor_info info = CHORUS_TENSOR_INFO_INIT;
+    check([&](chorus_error **e) { return chorus_checkpoint_get_tensor(get(), index, &info, e); });
+    return info;
+  }
+  size_t find(const std::string &name) const {
+    size_t index = 0;
+    check([&](chorus_error **e) { return chorus_checkpoint_find_tensor(get(), name.c_str(), &index, e); });
+    return index;
+  }
+  void read(size_t index, const Tensor &out) const {
+    check([&](chorus_error **e) { return chorus_checkpoint_read(get(), index, out.get(), e); });
+  }
+  void read_bytes(size_t index, uint64_t offset, uint64_t bytes, void *out) const {
+    check([&](chorus_error **e) { return chorus_checkpoint_read_bytes(get(), index, offset, bytes, out, e); });
+  }
+  std::string config() const { return chorus_checkpoint_get_config(get()); }
+  double config_number(const std::string &key) const {
+    double value = 0;
+    check([&](chorus_error **e) { return chorus_checkpoint_get_config_number(get(), key.c_str(), &value, e); });
+    return value;
+  }
+  /** `missing` where there is no such key. */
+  double config_number(const std::string &key, double missing) const {
+    double value = 0;
+    chorus_error *error = nullptr;
+    const chorus_status status = chorus_checkpoint_get_config_number(get(), key.c_str(), &value, &error);
+    if (status != CHORUS_OK && status != CHORUS_NOT_FOUND) throw Error(status, error);
+    chorus_error_destroy(error);
+    return status == CHORUS_OK ? value : missing;
+  }
+  std::string config_string(const std::string &key) const {
+    const char *value = nullptr;
+    check([&](chorus_error **e) { return chorus_checkpoint_get_config_string(get(), key.c_str(), &value, e); });
+    return value;
+  }
+  std::vector<std::pair<std::string, std::string>> metadata() const {
+    std::vector<std::pair<std::string, std::string>> out;
+    for (size_t i = 0; i < chorus_checkpoint_get_metadata_count(get()); ++i) {
+      const char *key = nullptr, *value = nullptr;
+      check([&](chorus_error **e) { return chorus_checkpoint_get_metadata(get(), i, &key, &value, e); });
+      out.emplace_back(key, value);
+    }
+    return out;
+  }
+};
+
+class CheckpointWriterSpec : public Handle<chorus_checkpoint_writer_spec, chorus_checkpoint_writer_spec_destroy> {
+ public:
+  CheckpointWriterSpec() { create(chorus_checkpoint_writer_spec_create); }
+  /** Returns the number of the tensor. */
+  size_t add_tensor(const std::string &name, chorus_dtype dtype, const std::vector<int64_t> &shape) {
+    size_t index = 0;
+    check([&](chorus_error **e) {
+      return chorus_checkpoint_writer_spec_add_tensor(get(), name.c_str(), dtype, static_cast<int32_t>(shape.size()),
+                                                      shape.data(), &index, e);
+    });
+    return index;
+  }
+  CheckpointWriterSpec &set_max_shard_bytes(uint64_t bytes) {
+    check([&](chorus_error **e) { return chorus_checkpoint_writer_spec_set_max_shard_bytes(get(), bytes, e); });
+    return *this;
+  }
+  /** `value` NULL removes the entry. */
+  CheckpointWriterSpec &set_metadata(const std::string &key, const char *value) {
+    check([&](chorus_error **e) { return chorus_checkpoint_writer_spec_set_metadata(get(), key.c_str(), value, e); });
+    return *this;
+  }
+  CheckpointWriterSpec &add_file(const std::string &name, const std::string &path) {
+    check([&](chorus_error **e) { return chorus_checkpoint_writer_spec_add_file(get(), name.c_str(), path.c_str(), e); });
+    return *this;
+  }
+  CheckpointWriterSpec &add_text(const std::string &name, const std::string &text) {
+    check([&](chorus_error **e) {
+      return chorus_checkpoint_writer_spec_add_text(get(), name.c_str(), text.data(), text.size(), e);
+    });
+    return *this;
+  }
+  CheckpointWriterSpec &set_replace(bool yes) {
+    check([&](chorus_error **e) { return chorus_checkpoint_writer_spec_set_replace(get(), yes, e); });
+    return *this;
+  }
+};
+
+class CheckpointWriter : public Handle<chorus_checkpoint_writer, chorus_checkpoint_writer_destroy> {
+ public:
+  CheckpointWriter(const Context &context, const CheckpointWriterSpec &spec, const std::string &folder) {
+    create([&](chorus_checkpoint_writer **out, chorus_error **e) {
+      return chorus_checkpoint_writer_create(context.get(), spec.get(), folder.c_str(), out, e);
+    });
+  }
+  void write(size_t index, const Tensor &tensor) {
+    check([&](chorus_error **e) { return chorus_checkpoint_writer_write(get(), index, tensor.get(), e); });
+  }
+  void write_bytes(size_t index, uint64_t offset, uint64_t bytes, const void *data) {
+    check([&](chorus_error **e) { return chorus_checkpoint_writer_write_bytes(get(), index, offset, bytes, data, e); });
+  }
+  void finish() {
+    check([&](chorus_error **e) { return chorus_checkpoint_writer_finish(get(), e); });
+  }
+};
+
+/* ---- Vocabularies ------------------------------------------------------------------------- */
+
+class Vocabulary : public Handle<chorus_vocabulary, chorus_vocabulary_destroy> {
+ public:
+  Vocabulary(const Context &context, const std::string &path) {
+    create([&](chorus_vocabulary **out, chorus_error **e) {
+      return chorus_vocabulary_open(context.get(), path.c_str(), out, e);
+    });
+  }
+  size_t size() const noexcept { return chorus_vocabulary_get_size(get()); }
+  chorus_token_info token(size_t id) const {
+    chorus_token_info info = CHORUS_TOKEN_INFO_INIT;
+    check([&](chorus_error **e) { return chorus_vocabulary_get_token(get(), id, &info, e); });
+    return info;
+  }
+  /** -1 when no token has these bytes. */
+  int32_t find(const std::string &bytes) const noexcept { return chorus_vocabulary_find(get(), bytes.data(), bytes.size()); }
+  std::pair<uint64_t, uint64_t> fingerprint() const {
+    uint64_t words[2] = {0, 0};
+    check([&](chorus_error **e) { return chorus_vocabulary_get_fingerprint(get(), words, e); });
+    return std::make_pair(words[0], words[1]);
+  }
+  std::vector<int32_t> encode(const std::string &text, uint32_t flags = 0) const {
+    /* A text rarely has more tokens than bytes; when it does, the count of the first call is exact. */
+    std::vector<int32_t> ids(text.size() + 8);
+    size_t count = 0;
+    if (chorus_vocabulary_encode(get(), text.data(), text.size(), flags, ids.data(), ids.size(), &count, nullptr) != CHORUS_OK) {
+      ids.resize(count > ids.size() ? count : ids.size());
+      check([&](chorus_error **e) {
+        return chorus_vocabulary_encode(get(), text.data(), text.size(), flags, ids.data(), ids.size(), &count, e);
+      });
+    }
+    ids.resize(count);
+    return ids;
+  }
+  std::string decode(const std::vector<int32_t> &ids, uint32_t flags = 0) const {
+    size_t length = 0;
+    check([&](chorus_error **e) {
+      return chorus_vocabulary_decode(get(), ids.data(), ids.size(), flags, nullptr, 0, &length, e);
+    });
+    std::string text(length, '\0');
+    check([&](chorus_error **e) {
+      return chorus_vocabulary_decode(get(), ids.data(), ids.size(), flags, &text[0], length, &length, e);
+    });
+    return text;
+  }
+};
+
+class VocabularyMap : public Handle<chorus_vocabulary_map, chorus_vocabulary_map_destroy> {
+ public:
+  VocabularyMap(const Vocabulary &from, const Vocabulary &to) {
+    create([&](chorus_vocabulary_map **out, chorus_error **e) {
+      return chorus_vocabulary_map_create(from.get(), to.get(), out, e);
+    });
+  }
+  chorus_vocabulary_map_info arrays() const {
+    chorus_vocabulary_map_info info = CHORUS_VOCABULARY_MAP_INFO_INIT;
+    check([&](chorus_error **e) { return chorus_vocabulary_map_get(get(), &info, e); });
+    return info;
+  }
 };
 
 }  // namespace api

@@ -117,6 +117,7 @@ std::string_view strip_storage(std::string_view word, uint32_t *flags) {
 
 struct Context {
   bool attention = false, mlp = false, norm = false, experts = false;
+  bool widening = false;  // BERT's "intermediate", whose matrix is only called "dense"
 };
 
 // What a component adds to what stood before it.
@@ -129,14 +130,21 @@ void apply(std::string_view full, Context *context, Role *role) {
   context->mlp |= contains(kMlpWords, word) || contains(kSharedWords, word);
   context->norm |= is_norm(word);
   context->experts |= word == "experts";
+  context->widening |= word == "intermediate";
   if (contains(kRouterWords, word) && (context->mlp || word != "gate" || role->layer >= 0)) {
     role->kind = CHORUS_TENSOR_KIND_ROUTER;
     return;
   }
   const auto known = std::ranges::find(kWords, word, &Word::text);
-  if (known != std::end(kWords)) {
+  if (word == "wo" && context->mlp) {  // T5's feed-forward; elsewhere attention's output
+    role->kind = CHORUS_TENSOR_KIND_MLP;
+    role->part = CHORUS_TENSOR_PART_DOWN;
+  } else if (known != std::end(kWords)) {
     role->kind = known->kind;
     role->part = known->part;
+  } else if (word == "dense" && context->widening) {
+    role->kind = CHORUS_TENSOR_KIND_MLP;
+    role->part = CHORUS_TENSOR_PART_UP;
   } else if (word == "dense" || word == "c_proj" || word == "proj" || word == "o") {
     role->kind = context->attention ? CHORUS_TENSOR_KIND_ATTENTION : CHORUS_TENSOR_KIND_MLP;
     role->part = context->attention ? CHORUS_TENSOR_PART_OUTPUT : CHORUS_TENSOR_PART_DOWN;
@@ -162,6 +170,7 @@ Role role_of(std::string_view name) {
       role.expert = *index;
     }
   }
+  if (!words.empty() && words[0] == "output") role.kind = CHORUS_TENSOR_KIND_HEAD;
   if (context.norm) {
     role.kind = CHORUS_TENSOR_KIND_NORM;
     role.part = CHORUS_TENSOR_PART_NONE;
