@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "reference/sums.h"
-
 namespace chorus::reference {
 namespace {
 

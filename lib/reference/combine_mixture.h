@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A row of combine.rows: the models that count and the rule that joins them, with the questions outputs ask.
 #pragma once
-#include "chorus/plugin.h"
 #include "reference/combine_model.h"
 
 namespace chorus::reference {

@@ -4,8 +4,6 @@
 
 #include <cmath>
 
-#include "reference/sums.h"
-
 namespace chorus::reference {
 namespace {
 

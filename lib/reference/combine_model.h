@@ -6,8 +6,7 @@
 #include <limits>
 
 #include "chorus/exact_math.h"
-#include "chorus/plugin.h"
-#include "reference/formats.h"
+#include "reference/backend.h"
 
 namespace chorus::reference {
 

@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "reference/combine_mixture.h"
-#include "reference/tensor_view.h"
 
 namespace chorus::reference {
 namespace {

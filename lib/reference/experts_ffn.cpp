@@ -7,7 +7,6 @@
 
 #include "chorus/exact_math.h"
 #include "reference/backend.h"
-#include "reference/tensor_view.h"
 
 namespace chorus::reference {
 namespace {

@@ -2,7 +2,6 @@
 // merge.apply: one piece of N tensors -> the merged piece: weighted sum, mean or given coefficients of x or x - base.
 // f64 inside, multiply then add in input order, one rounding at the store. Cost: one pass; no workspace.
 #include "reference/backend.h"
-#include "reference/formats.h"
 
 namespace chorus::reference {
 namespace {

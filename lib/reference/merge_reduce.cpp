@@ -4,8 +4,6 @@
 #include <new>
 
 #include "reference/backend.h"
-#include "reference/formats.h"
-#include "reference/sums.h"
 
 namespace chorus::reference {
 namespace {

@@ -8,8 +8,6 @@
 
 #include "chorus/exact_math.h"
 #include "reference/backend.h"
-#include "reference/sums.h"
-#include "reference/tensor_view.h"
 
 namespace chorus::reference {
 namespace {

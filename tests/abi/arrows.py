@@ -3,7 +3,7 @@
 """The architecture's arrows, read from the #include lines, and what library code must not do.
 
 abi -> objects -> {checkpoint, vocabulary} -> runtime -> reference. The objects never include each other; reference and
-the plugins see of Chorus only plugin.h, types.h and exact_math.h; the bindings only public headers. Library and plugin
+the plugins see of Chorus only plugin.h (or plugin.hpp over it), types.h and exact_math.h; the bindings only public headers. Library and plugin
 code never prints, aborts or exits, and installs no signal handler.
 """
 import re
@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTS = ("combine", "merge", "route", "sparse", "pipeline")
 FILES = ("checkpoint", "vocabulary")
-BACKEND_HEADERS = {"chorus/plugin.h", "chorus/types.h", "chorus/exact_math.h"}
+BACKEND_HEADERS = {"chorus/plugin.h", "chorus/plugin.hpp", "chorus/types.h", "chorus/exact_math.h"}
 FORBIDDEN = re.compile(r"\bstd::(?:cout|cerr|clog)\b|(?<![\w:.>])(?:std::|::)?"
                        r"(printf|fprintf|vprintf|vfprintf|puts|fputs|putchar|perror|abort|exit|_exit|quick_exit|terminate|"
                        r"signal|sigaction|assert)\s*\(")

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels of the cpu backend share: the device and the table of kernels; the rest is plugin.hpp and isa.h.
+#pragma once
+#include "chorus/plugin.hpp"
+#include "cpu/isa.h"
+
+struct chorus_plugin_device {
+  const chorus_host *host;
+  hwy::ChosenTarget target;  // picks the functions of its instruction set: CHORUS_CPU_PICK
+};
+
+namespace chorus::cpu {
+
+using namespace chorus::plugin;
+
+// Offered by plugin.cpp; one per operation, defined in the file of its name.
+extern const chorus_kernel kCombineRows;
+extern const chorus_kernel kMergeReduce;
+extern const chorus_kernel kMergeApply;
+extern const chorus_kernel kRouteTopk;
+extern const chorus_kernel kExpertsFfn;
+
+// Above the reference's 1, and room for a second kernel of the same operation that is better at some descriptors.
+inline constexpr int32_t kScore = 100;
+
+}  // namespace chorus::cpu
