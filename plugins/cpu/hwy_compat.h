@@ -55,7 +55,7 @@ HWY_INLINE hn::Vec<D> f32_from_f16_bits(D d, hn::Vec<Half16<D>> bits) {
 
 // Nearest even; NaN stays NaN; beyond the largest number plus half an ulp: infinity.
 template <class D>
-HWY_INLINE hn::Vec<Half16<D>> bf16_bits_from_f32(D d, hn::Vec<D> x) {
+HWY_INLINE hn::Vec<Half16<D>> bf16_bits_from_f32(D, hn::Vec<D> x) {
   const hn::RebindToUnsigned<D> du;
   const hn::RebindToSigned<D> di;
   const auto bits = hn::BitCast(du, x);
@@ -63,7 +63,7 @@ HWY_INLINE hn::Vec<Half16<D>> bf16_bits_from_f32(D d, hn::Vec<D> x) {
   const auto odd = hn::And(high, hn::Set(du, 1u));
   const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))));
   const auto quiet = hn::Or(high, hn::Set(du, 0x40u));
-  const auto is_nan = hn::RebindMask(du, hn::Ne(x, x));
+  const auto is_nan = hn::RebindMask(du, hn::IsNaN(x));
   return hn::DemoteTo(Half16<D>(), hn::BitCast(di, hn::IfThenElse(is_nan, quiet, rounded)));
 }
 

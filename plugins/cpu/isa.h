@@ -25,6 +25,7 @@
 //   #endif
 //
 // Results must not depend on the instruction set: no MulAdd (AVX2 fuses it, SSE4 does not), sums by 32 virtual lanes.
+// Ne(x, x) is false for NaN on AVX2 in Highway 1.0.3: ask IsNaN(x).
 #pragma once
 #include <cstdint>
 
