@@ -65,10 +65,6 @@ Context make_context(const Common &common);
 
 // Adds a command to the program. One of these per file of this folder.
 void add_plugins(CLI::App *program);
-void add_merge(CLI::App *program);
-void add_combine(CLI::App *program);
-void add_route(CLI::App *program);
-void add_inspect(CLI::App *program);
 void add_version(CLI::App *program);
 
 // Printing. Results go to standard output, progress and warnings to standard error.
