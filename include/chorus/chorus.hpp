@@ -588,6 +588,31 @@ class VocabularyMap : public Handle<chorus_vocabulary_map, chorus_vocabulary_map
   }
 };
 
+/* ---- Fits --------------------------------------------------------------------------------- */
+
+class Fit : public Handle<chorus_fit, chorus_fit_destroy> {
+ public:
+  Fit(const Context &context, const chorus_fit_options &options) {
+    create([&](chorus_fit **out, chorus_error **e) { return chorus_fit_create(context.get(), &options, out, e); });
+  }
+  void add(const chorus_fit_batch &batch) {
+    check([&](chorus_error **e) { return chorus_fit_add(get(), &batch, e); });
+  }
+  /** Ends a pass; true when done. */
+  bool step() {
+    int32_t done = 0;
+    check([&](chorus_error **e) { return chorus_fit_step(get(), &done, e); });
+    return done != 0;
+  }
+  const double *point() const noexcept { return chorus_fit_get_point(get()); }
+  /** Its arrays are lent until the next call. */
+  chorus_fit_result result() {
+    chorus_fit_result out = CHORUS_FIT_RESULT_INIT;
+    check([&](chorus_error **e) { return chorus_fit_get_result(get(), &out, e); });
+    return out;
+  }
+};
+
 }  // namespace api
 }  // namespace chorus
 
