@@ -362,8 +362,9 @@ typedef struct chorus_combine_args {
 
 /* ---- merge.reduce, merge.apply ------------------------------------------------------------
  * Element-wise work on aligned pieces of tensors. A piece starts at a multiple of CHORUS_BLOCK elements (per row: it is a
- * run of whole rows; per column: a band of columns); element i of every input belongs together. All pointers are in the
- * device's memory. The key of a magnitude is its f32 pattern (rounded to nearest even), 31 bits. */
+ * run of whole rows; per column: a band of columns); element i of every input belongs together. Inputs, base,
+ * output, statistic and row_softmax are in the device's memory, arrays of numbers (weights, cuts, keys, …) in the host's.
+ * The key of a magnitude is its f32 pattern (rounded to nearest even), 31 bits. */
 #define CHORUS_OP_MERGE_REDUCE "merge.reduce"
 #define CHORUS_OP_MERGE_APPLY "merge.apply"
 
@@ -384,8 +385,9 @@ typedef int32_t chorus_merge_granularity;
 #define CHORUS_PER_COLUMN 2
 
 typedef int32_t chorus_merge_statistic;
-#define CHORUS_STATISTIC_GRAM 0      /**< f64 [n(n+1)/2], n operands (inputs; with OPERAND_X the base is the last): <a_i, a_j>, i <= j. */
-#define CHORUS_STATISTIC_SUM 1       /**< f64 [n]: sum of |operand|. */
+/** Sums are per group (row, column) unless granularity is per tensor; counts are of the whole piece. */
+#define CHORUS_STATISTIC_GRAM 0      /**< f64 [groups, n(n+1)/2], n operands (inputs; with OPERAND_X the base is the last): <a_i, a_j>, i <= j. */
+#define CHORUS_STATISTIC_SUM 1       /**< f64 [groups, n]: sum of |operand|. */
 #define CHORUS_STATISTIC_HISTOGRAM 2 /**< u64 [n, 65536]: key of |operand|, by the up to 16 bits after the first prefix_bits. */
 #define CHORUS_STATISTIC_COUNT 3     /**< u64 [n, n]: entry (i, m): elements where i and m others satisfy the predicate. */
 #define CHORUS_STATISTIC_VARIANCE_HISTOGRAM 4 /**< u64 [65536]: key of the population variance over the models. */
@@ -402,7 +404,7 @@ typedef int32_t chorus_merge_predicate;
 typedef int32_t chorus_merge_sparsify;
 #define CHORUS_SPARSIFY_NONE 0
 #define CHORUS_SPARSIFY_MAGNITUDE_CUT 1 /**< Keep |delta| > cut_i, and the piece's first ties_i elements equal to it. */
-#define CHORUS_SPARSIFY_BAND 2          /**< Keep between two cuts (breadcrumbs); not the first ties of the lower one. */
+#define CHORUS_SPARSIFY_BAND 2          /**< Keep above the lower and not above the upper of two cuts (breadcrumbs). */
 #define CHORUS_SPARSIFY_BERNOULLI 3     /**< Keep with probability density_i, drawn by (seed, model, tensor, element). */
 #define CHORUS_SPARSIFY_RANK 4          /**< Keep with density_i -+ epsilon_i by the magnitude's rank in its group (DELLA). */
 #define CHORUS_SPARSIFY_STATISTIC_CUT 5 /**< Keep where `cut_statistic` reaches a cut (SCE, fusion). */

@@ -1,121 +1,146 @@
 // SPDX-License-Identifier: Apache-2.0
-// merge.apply: one piece of N tensors -> the merged piece: weighted sum, mean or given coefficients of x or x - base.
-// f64 inside, multiply then add in input order, one rounding at the store. Cost: one pass; no workspace.
-#include "reference/backend.h"
+// merge.apply: one piece of N tensors -> the merged piece, through the stages operand, sparsify, rescale, consensus,
+// combine, lambda, base. f64 inside, multiply then add in input order, one rounding at the store. Cost: one pass, and for
+// ranks a sort per group.
+#include <algorithm>
+
+#include "reference/merge_sparsify.h"
 
 namespace chorus::reference {
 namespace {
 
 struct ApplyState {
   const chorus_host *host;
-  int32_t n_inputs;
-  bool has_base, deltas, mean, coefficients, add_base;
-  chorus_dtype base_dtype, output_dtype;
-  chorus_dtype dtypes[CHORUS_MERGE_MAX_INPUTS];
+  Operands operands;
+  chorus_merge_desc desc;  // input_dtypes is in operands
 };
 
-int32_t check_dtypes(const chorus_merge_desc &d, char *why, size_t bytes) {
-  if (d.n_inputs < 1 || d.n_inputs > CHORUS_MERGE_MAX_INPUTS)
-    return refuse(why, bytes, "n_inputs is %d; supported: 1 to %d", d.n_inputs, CHORUS_MERGE_MAX_INPUTS);
-  for (int32_t i = 0; i < d.n_inputs; ++i) {
-    if (!is_float(d.input_dtypes[i]))
-      return refuse(why, bytes, "input_dtypes[%d] is 0x%x; supported: f64, f32, f16, bf16", i, d.input_dtypes[i]);
-  }
-  if (d.has_base != 0 && !is_float(d.base_dtype))
-    return refuse(why, bytes, "base_dtype is 0x%x; supported: f64, f32, f16, bf16", d.base_dtype);
-  if (!is_float(d.output_dtype))
-    return refuse(why, bytes, "output_dtype is 0x%x; supported: f64, f32, f16, bf16", d.output_dtype);
-  return kScore;
-}
-
 int32_t apply_score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
-  const auto &d = *static_cast<const chorus_merge_desc *>(desc);
-  if (check_dtypes(d, why, bytes) == 0) return 0;
-  if (d.operand != CHORUS_OPERAND_X && d.operand != CHORUS_OPERAND_DELTA)
-    return refuse(why, bytes, "operand is %d; supported: x, delta (0, 1)", d.operand);
-  if (d.operand == CHORUS_OPERAND_DELTA && d.has_base == 0)
-    return refuse(why, bytes, "operand is delta and has_base is 0; a delta needs a base");
-  if (d.combine != CHORUS_MERGE_SUM && d.combine != CHORUS_MERGE_MEAN && d.combine != CHORUS_MERGE_COEFFICIENTS)
-    return refuse(why, bytes, "combine is %d; supported: sum, mean, coefficients (0, 1, 3)", d.combine);
-  if (d.combine == CHORUS_MERGE_COEFFICIENTS && d.operand != CHORUS_OPERAND_X)
-    return refuse(why, bytes, "combine is coefficients and operand is %d; supported: x (0)", d.operand);
-  if (d.add_base != 0 && d.has_base == 0)
-    return refuse(why, bytes, "add_base is %u and has_base is 0; adding a base needs one", d.add_base);
-  if (d.granularity != CHORUS_PER_TENSOR)
-    return refuse(why, bytes, "granularity is %d; supported: per tensor (0)", d.granularity);
-  if (d.sparsify != CHORUS_SPARSIFY_NONE)
-    return refuse(why, bytes, "sparsify is %d; supported: none (0)", d.sparsify);
-  if (d.rescale != CHORUS_RESCALE_NONE) return refuse(why, bytes, "rescale is %d; supported: none (0)", d.rescale);
-  if (d.consensus != CHORUS_CONSENSUS_NONE)
-    return refuse(why, bytes, "consensus is %d; supported: none (0)", d.consensus);
-  if (d.numerics != CHORUS_NUMERICS_ACCURATE)
-    return refuse(why, bytes, "numerics is %d; supported: accurate (0)", d.numerics);
-  return kScore;
+  return check_apply(*static_cast<const chorus_merge_desc *>(desc), why, bytes) == 0 ? 0 : kScore;
 }
 
 chorus_status apply_prepare(chorus_plugin_device *device, const void *desc, void **out, chorus_error_slot slot) {
-  const auto &d = *static_cast<const chorus_merge_desc *>(desc);
   auto *state = make_state<ApplyState>(device->host, slot);
   if (state == nullptr) return CHORUS_RESOURCE_EXHAUSTED;
-  state->n_inputs = d.n_inputs;
-  state->has_base = d.has_base != 0;
-  state->deltas = d.operand == CHORUS_OPERAND_DELTA;
-  state->mean = d.combine == CHORUS_MERGE_MEAN;
-  state->coefficients = d.combine == CHORUS_MERGE_COEFFICIENTS;
-  state->add_base = d.add_base != 0;
-  state->base_dtype = d.base_dtype;
-  state->output_dtype = d.output_dtype;
-  for (int32_t i = 0; i < d.n_inputs; ++i) state->dtypes[i] = d.input_dtypes[i];
+  state->desc = *static_cast<const chorus_merge_desc *>(desc);
+  state->operands = operands_of(state->desc);
+  state->desc.input_dtypes = nullptr;
   *out = state;
   return CHORUS_OK;
 }
 
-uint64_t apply_workspace(const void *, const void *) { return 0; }
+uint64_t apply_workspace(const void *prepared, const void *args) {
+  const auto &d = static_cast<const ApplyState *>(prepared)->desc;
+  if (d.sparsify != CHORUS_SPARSIFY_RANK) return 0;
+  return rank_bytes(d.n_inputs, groups_of(d.granularity, *static_cast<const chorus_merge_args *>(args)).size);
+}
 
-// Inputs of nonzero weight, in order; with coefficients the base is the last of them.
-struct Term {
-  const void *data;
-  chorus_dtype dtype;
-  double weight;
+// One element on its way through the stages. Inputs of weight 0 are absent.
+struct Element {
+  double base;
+  double values[CHORUS_MERGE_MAX_INPUTS];
+  bool kept[CHORUS_MERGE_MAX_INPUTS];
 };
 
-int32_t collect(const ApplyState &state, const chorus_merge_args &args, Term *terms) {
-  int32_t count = 0;
-  for (int32_t i = 0; i < state.n_inputs; ++i) {
-    if (args.weights[i] != 0.0) terms[count++] = {args.inputs[i], state.dtypes[i], args.weights[i]};
+// Of the merge that runs: the weights of the group at hand, the sum of those that count.
+struct Weights {
+  const double *w;
+  double sum;
+};
+
+Weights weights_of(const chorus_merge_desc &d, const chorus_merge_args &args, uint64_t group) {
+  const uint64_t stride = static_cast<uint64_t>(d.n_inputs) + (d.combine == CHORUS_MERGE_COEFFICIENTS && d.has_base ? 1 : 0);
+  Weights out{args.weights + (d.granularity == CHORUS_PER_TENSOR ? 0 : group * stride), 0.0};
+  for (int32_t i = 0; i < d.n_inputs; ++i) out.sum = out.sum + out.w[i];
+  return out;
+}
+
+void load(const ApplyState &state, const chorus_merge_args &args, const double *w, uint64_t at, bool needs_base, Element *e) {
+  const Operands &o = state.operands;
+  e->base = needs_base ? o.base(args.base, at) : 0.0;
+  for (int32_t i = 0; i < o.n_inputs; ++i) {
+    e->kept[i] = w[i] != 0.0 && args.inputs[i] != nullptr;
+    e->values[i] = 0.0;
+    if (!e->kept[i]) continue;
+    const double x = o.x(i, args.inputs[i], at);
+    e->values[i] = o.deltas ? x - e->base : x;
   }
-  if (state.coefficients && state.has_base && args.weights[state.n_inputs] != 0.0)
-    terms[count++] = {args.base, state.base_dtype, args.weights[state.n_inputs]};
-  return count;
+}
+
+void rescale(const chorus_merge_desc &d, const chorus_merge_args &args, Element *e) {
+  for (int32_t i = 0; i < d.n_inputs; ++i) {
+    if (d.rescale == CHORUS_RESCALE_L1) e->values[i] = args.rescales[i] * e->values[i];
+    if (d.rescale == CHORUS_RESCALE_INVERSE_DENSITY) e->values[i] = e->values[i] / args.densities[i];
+  }
+}
+
+// The vote of input i: its value, weighted when the descriptor says so.
+double vote(const chorus_merge_desc &d, const double *w, const Element &e, int32_t i) {
+  return d.operand == CHORUS_OPERAND_WEIGHTED_DELTA ? w[i] * e.values[i] : e.values[i];
+}
+
+// Elects + where the votes sum to 0 or more, else -, and drops what does not have the elected sign; 0 has none.
+void elect_sign(const chorus_merge_desc &d, const double *w, Element *e) {
+  double sum = 0.0;
+  for (int32_t i = 0; i < d.n_inputs; ++i) {
+    if (e->kept[i]) sum = sum + vote(d, w, *e, i);
+  }
+  for (int32_t i = 0; i < d.n_inputs; ++i) {
+    const double v = vote(d, w, *e, i);
+    e->kept[i] = e->kept[i] && (sum >= 0.0 ? v > 0.0 : v < 0.0);
+  }
 }
 
 // The first product starts the sum, so that a single input of weight 1 comes back bit by bit (-0 too).
-double weighted_sum(const ApplyState &state, const Term *terms, int32_t count, double base, int64_t element) {
-  double sum = 0.0;
-  for (int32_t i = 0; i < count; ++i) {
-    const double x = load_f64(terms[i].dtype, terms[i].data, element);
-    const double product = terms[i].weight * (state.deltas ? x - base : x);
-    sum = i == 0 ? product : sum + product;
+double combine(const chorus_merge_desc &d, const chorus_merge_args &args, const Weights &weights, const Element &e) {
+  double sum = 0.0, divisor = 0.0;
+  int32_t count = 0, last = 0;
+  const auto add = [&](double w, double value) {
+    const double product = w * value;
+    sum = count++ == 0 ? product : sum + product;
+  };
+  for (int32_t i = 0; i < d.n_inputs; ++i) {
+    if (!e.kept[i]) continue;
+    add(weights.w[i], e.values[i]);
+    divisor = divisor + weights.w[i];
+    last = i;
   }
-  return sum;
+  if (d.combine == CHORUS_MERGE_COEFFICIENTS && d.has_base && weights.w[d.n_inputs] != 0.0) add(weights.w[d.n_inputs], e.base);
+  if (d.combine == CHORUS_MERGE_MEAN) return sum / weights.sum;
+  if (d.combine != CHORUS_MERGE_MEAN_OF_KEPT) return sum;
+  if (d.divisor_floor > 0.0) divisor = divisor > d.divisor_floor ? divisor : d.divisor_floor;
+  if (divisor == 0.0) divisor = 1.0;
+  const double mean = sum / divisor;
+  return count == 1 && args.unique_scales != nullptr ? args.unique_scales[last] * mean : mean;
 }
 
-chorus_status apply_run(const void *prepared, const void *args_pointer, const chorus_exec *, chorus_error_slot) {
+chorus_status apply_run(const void *prepared, const void *args_pointer, const chorus_exec *exec, chorus_error_slot) {
   const auto &state = *static_cast<const ApplyState *>(prepared);
   const auto &args = *static_cast<const chorus_merge_args *>(args_pointer);
-  Term terms[CHORUS_MERGE_MAX_INPUTS + 1];
-  const int32_t count = collect(state, args, terms);
-  double weights = 0.0;
-  for (int32_t i = 0; i < count; ++i) weights += terms[i].weight;
-  const bool needs_base = state.add_base || (state.deltas && count > 0);
-  for (uint64_t e = 0; e < args.count; ++e) {
-    const auto at = static_cast<int64_t>(e);
-    const double base = needs_base ? load_f64(state.base_dtype, args.base, at) : 0.0;
-    double y = weighted_sum(state, terms, count, base, at);
-    if (state.mean) y = y / weights;
-    y = args.lambda * y;
-    if (state.add_base) y = base + y;
-    store_f64(state.output_dtype, args.output, at, y);
+  const chorus_merge_desc &d = state.desc;
+  const Groups groups = groups_of(d.granularity, args);
+  Sparsifier sparsifier(d.sparsify, d.cut_statistic, d.n_inputs, sparsify_args(args),
+                        d.sparsify == CHORUS_SPARSIFY_RANK ? exec->workspace : nullptr, groups.size);
+  for (uint64_t g = 0; g < groups.count; ++g) {
+    const Weights weights = weights_of(d, args, g);
+    const bool any = std::any_of(weights.w, weights.w + d.n_inputs, [](double w) { return w != 0.0; });
+    const bool base_is_term = d.combine == CHORUS_MERGE_COEFFICIENTS && d.has_base && weights.w[d.n_inputs] != 0.0;
+    const bool needs_base = d.add_base != 0 || base_is_term || (state.operands.deltas && any);
+    Element e;
+    sparsifier.begin_group(g, groups.size, [&](int32_t i, uint64_t j) {
+      load(state, args, weights.w, groups.at(g, j), needs_base, &e);
+      return e.values[i];
+    });
+    for (uint64_t j = 0; j < groups.size; ++j) {
+      const uint64_t at = groups.at(g, j);
+      load(state, args, weights.w, at, needs_base, &e);
+      sparsifier.keep(j, args.begin + at, e.values, e.kept);
+      rescale(d, args, &e);
+      if (d.consensus == CHORUS_CONSENSUS_SIGN) elect_sign(d, weights.w, &e);
+      double y = args.lambda * combine(d, args, weights, e);
+      if (d.add_base != 0) y = e.base + y;
+      store_f64(d.output_dtype, args.output, static_cast<int64_t>(at), y);
+    }
   }
   return CHORUS_OK;
 }

@@ -1,121 +1,122 @@
 // SPDX-License-Identifier: Apache-2.0
-// merge.reduce: one piece of N tensors -> its Gram matrix in f64, in the order of docs/numerics.md, "Reductions".
-// Cost: n(n+1)/2 multiply-adds per element; workspace: one block of f64 operands, and per pair one slot per tree level.
-#include <new>
+// merge.reduce: what is supported, the bytes of each statistic, and the walk over a piece. Statistics: merge_sums.cpp,
+// merge_counts.cpp, merge_softmax.cpp.
+#include "reference/merge_reduce.h"
 
-#include "reference/backend.h"
+#include <algorithm>
+#include <cstring>
 
 namespace chorus::reference {
 namespace {
 
-struct ReduceState {
-  const chorus_host *host;
-  int32_t n_inputs;
-  bool has_base;
-  bool deltas;
-  chorus_dtype base_dtype;
-  chorus_dtype dtypes[CHORUS_MERGE_MAX_INPUTS];
-};
-
 int32_t reduce_score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
-  const auto &d = *static_cast<const chorus_merge_reduce_desc *>(desc);
-  if (d.n_inputs < 1 || d.n_inputs > CHORUS_MERGE_MAX_INPUTS)
-    return refuse(why, bytes, "n_inputs is %d; supported: 1 to %d", d.n_inputs, CHORUS_MERGE_MAX_INPUTS);
-  for (int32_t i = 0; i < d.n_inputs; ++i) {
-    if (!is_float(d.input_dtypes[i]))
-      return refuse(why, bytes, "input_dtypes[%d] is 0x%x; supported: f64, f32, f16, bf16", i, d.input_dtypes[i]);
-  }
-  if (d.has_base != 0 && !is_float(d.base_dtype))
-    return refuse(why, bytes, "base_dtype is 0x%x; supported: f64, f32, f16, bf16", d.base_dtype);
-  if (d.operand != CHORUS_OPERAND_X && d.operand != CHORUS_OPERAND_DELTA)
-    return refuse(why, bytes, "operand is %d; supported: x, delta (0, 1)", d.operand);
-  if (d.operand == CHORUS_OPERAND_DELTA && d.has_base == 0)
-    return refuse(why, bytes, "operand is delta and has_base is 0; a delta needs a base");
-  if (d.statistic != CHORUS_STATISTIC_GRAM)
-    return refuse(why, bytes, "statistic is %d; supported: gram (0)", d.statistic);
-  if (d.predicate != CHORUS_PREDICATE_ALL)
-    return refuse(why, bytes, "predicate is %d; supported: all (0)", d.predicate);
-  if (d.granularity != CHORUS_PER_TENSOR)
-    return refuse(why, bytes, "granularity is %d; supported: per tensor (0)", d.granularity);
-  if (d.numerics != CHORUS_NUMERICS_ACCURATE)
-    return refuse(why, bytes, "numerics is %d; supported: accurate (0)", d.numerics);
-  return kScore;
+  return check_reduce(*static_cast<const chorus_merge_reduce_desc *>(desc), why, bytes) == 0 ? 0 : kScore;
 }
 
 chorus_status reduce_prepare(chorus_plugin_device *device, const void *desc, void **out, chorus_error_slot slot) {
-  const auto &d = *static_cast<const chorus_merge_reduce_desc *>(desc);
   auto *state = make_state<ReduceState>(device->host, slot);
   if (state == nullptr) return CHORUS_RESOURCE_EXHAUSTED;
-  state->n_inputs = d.n_inputs;
-  state->has_base = d.has_base != 0;
-  state->deltas = d.operand == CHORUS_OPERAND_DELTA;
-  state->base_dtype = d.base_dtype;
-  for (int32_t i = 0; i < d.n_inputs; ++i) state->dtypes[i] = d.input_dtypes[i];
+  state->desc = *static_cast<const chorus_merge_reduce_desc *>(desc);
+  state->operands = operands_of(state->desc);
+  state->desc.input_dtypes = nullptr;
   *out = state;
   return CHORUS_OK;
 }
 
-// Operands of the Gram: the inputs, and with operand x the base after them.
-int32_t operands(const ReduceState &state) { return state.n_inputs + (state.has_base && !state.deltas ? 1 : 0); }
-uint64_t pairs(uint64_t n) { return n * (n + 1) / 2; }
-uint64_t block_bytes(const ReduceState &state) {
-  return static_cast<uint64_t>(operands(state)) * CHORUS_BLOCK * sizeof(double);
-}
-
-uint64_t reduce_workspace(const void *prepared, const void *) {
+uint64_t reduce_workspace(const void *prepared, const void *args) {
   const auto &state = *static_cast<const ReduceState *>(prepared);
-  return block_bytes(state) + pairs(static_cast<uint64_t>(operands(state))) * sizeof(PairwiseStream<double>);
-}
-
-// Loads elements [from, from + count) of operand i as f64; an absent input is 0.
-void load_operand(const ReduceState &state, const chorus_merge_reduce_args &args, int32_t i, uint64_t from, int64_t count,
-                  double *out) {
-  const bool is_base = i == state.n_inputs;
-  const void *data = is_base ? args.base : args.inputs[i];
-  const chorus_dtype dtype = is_base ? state.base_dtype : state.dtypes[i];
-  for (int64_t e = 0; e < count; ++e) {
-    const int64_t at = static_cast<int64_t>(from) + e;
-    const double x = data == nullptr ? 0.0 : load_f64(dtype, data, at);
-    out[e] = state.deltas && data != nullptr ? x - load_f64(state.base_dtype, args.base, at) : x;
-  }
-}
-
-double block_product(const double *a, const double *b, int64_t count) {
-  double lanes[CHORUS_LANES] = {};
-  for (int64_t e = 0; e < count; ++e) lanes[e % CHORUS_LANES] += a[e] * b[e];
-  return join_pairwise(lanes, CHORUS_LANES);
+  return walk_bytes(state, *static_cast<const chorus_merge_reduce_args *>(args)) + sums_bytes(state);
 }
 
 chorus_status reduce_run(const void *prepared, const void *args_pointer, const chorus_exec *exec, chorus_error_slot slot) {
   const auto &state = *static_cast<const ReduceState *>(prepared);
   const auto &args = *static_cast<const chorus_merge_reduce_args *>(args_pointer);
-  const int32_t n = operands(state);
-  const uint64_t results = pairs(static_cast<uint64_t>(n));
-  if (args.statistic_bytes < results * sizeof(double))
-    return report(state.host, slot, CHORUS_INVALID_ARGUMENT, "statistic_bytes is %llu; a Gram of %d operands takes %llu",
-                  static_cast<unsigned long long>(args.statistic_bytes), n,
-                  static_cast<unsigned long long>(results * sizeof(double)));
-  auto *block = static_cast<double *>(exec->workspace);
-  auto *sums = reinterpret_cast<PairwiseStream<double> *>(static_cast<char *>(exec->workspace) + block_bytes(state));
-  for (uint64_t p = 0; p < results; ++p) new (sums + p) PairwiseStream<double>;
-
-  for (uint64_t from = 0; from < args.count; from += CHORUS_BLOCK) {
-    const uint64_t left = args.count - from;
-    const auto count = static_cast<int64_t>(left < CHORUS_BLOCK ? left : CHORUS_BLOCK);
-    for (int32_t i = 0; i < n; ++i) load_operand(state, args, i, from, count, block + int64_t{i} * CHORUS_BLOCK);
-    uint64_t pair = 0;
-    for (int32_t i = 0; i < n; ++i) {
-      for (int32_t j = i; j < n; ++j) {
-        sums[pair++].add(block_product(block + int64_t{i} * CHORUS_BLOCK, block + int64_t{j} * CHORUS_BLOCK, count));
-      }
-    }
+  const uint64_t needed = statistic_bytes(state.desc, groups_of(state.desc.granularity, args));
+  if (args.statistic_bytes < needed)
+    return report(state.host, slot, CHORUS_INVALID_ARGUMENT, "statistic_bytes is %llu; statistic %d of this piece takes %llu",
+                  static_cast<unsigned long long>(args.statistic_bytes), state.desc.statistic,
+                  static_cast<unsigned long long>(needed));
+  if (is_row_statistic(state.desc)) {
+    reduce_softmax(state, args);
+    return CHORUS_OK;
   }
-  auto *statistic = static_cast<double *>(args.statistic);
-  for (uint64_t p = 0; p < results; ++p) statistic[p] = sums[p].join();
+  auto *memory = static_cast<char *>(exec->workspace);
+  Walk walk(state, args, memory);
+  if (state.desc.statistic == CHORUS_STATISTIC_GRAM || state.desc.statistic == CHORUS_STATISTIC_SUM) {
+    reduce_sums(state, args, &walk, memory + walk_bytes(state, args));
+  } else {
+    std::memset(args.statistic, 0, needed);
+    reduce_counts(state, args, &walk);
+  }
   return CHORUS_OK;
 }
 
 }  // namespace
+
+uint64_t walk_bytes(const ReduceState &state, const chorus_merge_reduce_args &args) {
+  if (state.desc.sparsify != CHORUS_SPARSIFY_RANK) return 0;
+  return rank_bytes(state.desc.n_inputs, groups_of(state.desc.granularity, args).size);
+}
+
+Walk::Walk(const ReduceState &state, const chorus_merge_reduce_args &args, void *memory)
+    : state_(state),
+      args_(args),
+      groups_(groups_of(state.desc.granularity, args)),
+      sparsifier_(state.desc.predicate == CHORUS_PREDICATE_KEPT ? state.desc.sparsify : CHORUS_SPARSIFY_NONE,
+                  state.desc.cut_statistic, state.desc.n_inputs, sparsify_args(args),
+                  state.desc.sparsify == CHORUS_SPARSIFY_RANK ? memory : nullptr, groups_.size) {}
+
+void Walk::load(uint64_t at, double *deltas, bool *present, double *base) const {
+  const Operands &o = state_.operands;
+  *base = args_.base != nullptr && o.has_base ? o.base(args_.base, at) : 0.0;
+  for (int32_t i = 0; i < o.n_inputs; ++i) {
+    present[i] = args_.inputs[i] != nullptr;
+    const double x = present[i] ? o.x(i, args_.inputs[i], at) : 0.0;
+    deltas[i] = o.deltas && present[i] ? x - *base : x;
+  }
+}
+
+void Walk::begin_group(uint64_t group) {
+  group_ = group;
+  Terms terms;
+  double base;
+  sparsifier_.begin_group(group, groups_.size, [&](int32_t i, uint64_t j) {
+    load(groups_.at(group, j), terms.values, terms.satisfied, &base);
+    return terms.values[i];
+  });
+}
+
+bool Walk::holds(int32_t i, double operand) const {
+  switch (state_.desc.predicate) {
+    case CHORUS_PREDICATE_ABOVE_EPSILON: return key_of(operand) > key_of(state_.desc.epsilon);
+    case CHORUS_PREDICATE_PREFIX:
+      return state_.desc.statistic == CHORUS_STATISTIC_VARIANCE_HISTOGRAM || args_.prefix_bits == 0 ||
+             key_of(operand) >> (31 - args_.prefix_bits) == args_.prefixes[i];
+    case CHORUS_PREDICATE_TIE: return key_of(operand) == key_of(args_.cuts[i]);
+    default: return true;
+  }
+}
+
+void Walk::element(uint64_t j, Terms *out) {
+  const auto &d = state_.desc;
+  const uint64_t at = groups_.at(group_, j);
+  load(at, out->values, out->satisfied, &out->values[d.n_inputs]);
+  out->satisfied[d.n_inputs] = true;
+  sparsifier_.keep(j, args_.begin + at, out->values, out->satisfied);
+  if (d.predicate == CHORUS_PREDICATE_TIE && d.sparsify == CHORUS_SPARSIFY_STATISTIC_CUT &&
+      d.cut_statistic == CHORUS_CUT_VARIANCE) {  // one statistic, and one cut, for all inputs
+    const bool tie = key_of(variance(out->values, out->satisfied, d.n_inputs)) == key_of(args_.cuts[0]);
+    for (int32_t i = 0; i < d.n_inputs; ++i) out->satisfied[i] = out->satisfied[i] && tie;
+    return;
+  }
+  const double *w = args_.weights;
+  if (d.operand == CHORUS_OPERAND_WEIGHTED_DELTA && d.granularity != CHORUS_PER_TENSOR)
+    w += group_ * static_cast<uint64_t>(d.n_inputs);
+  for (int32_t i = 0; i < d.n_inputs; ++i) {
+    if (d.operand == CHORUS_OPERAND_WEIGHTED_DELTA) out->values[i] = w[i] * out->values[i];
+    out->satisfied[i] = out->satisfied[i] && holds(i, out->values[i]);
+  }
+}
 
 const chorus_kernel kMergeReduce = {CHORUS_END_OF(chorus_kernel, prepared_bytes),
                                     CHORUS_OP_MERGE_REDUCE,

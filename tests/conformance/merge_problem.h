@@ -25,7 +25,7 @@ struct MergeProblem {
   std::vector<double> weights;  // with coefficients the base's is the last
   double lambda = 1;
   bool add_base = false;
-  uint64_t count = 0;
+  uint64_t begin = 0, count = 0;
 
   bool has_base() const { return !base.values.empty(); }
 };
