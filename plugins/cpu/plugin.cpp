@@ -22,8 +22,10 @@ const chorus_plugin_option kMaxIsa = {CHORUS_END_OF(chorus_plugin_option, maximu
 const chorus_plugin_option *const kOptions[] = {&kMaxIsa};
 
 // Kernels, one line each.
-const chorus_kernel *const kKernels[] = {nullptr};
-constexpr uint64_t kKernelCount = 0;
+const chorus_kernel *const kKernels[] = {
+    &kMergeReduce,
+    &kMergeApply,
+};
 
 // ---- Devices: one, described for each instruction set it may be limited to ----
 
@@ -89,7 +91,7 @@ void close_device(chorus_plugin_device *device) {
 }
 
 const chorus_kernel *const *get_kernels(chorus_plugin_device *, uint64_t *out_count) {
-  *out_count = kKernelCount;
+  *out_count = std::size(kKernels);
   return kKernels;
 }
 

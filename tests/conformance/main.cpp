@@ -2,7 +2,8 @@
 // Runs the conformance tests on one backend:
 //   conformance [--device NAME] [--plugin FILE] [--reason TEXT] [TEST…]
 // Without --plugin the built-in backend. CHORUS_TEST_PLUGIN and CHORUS_TEST_DEVICE are the same as the
-// options; CHORUS_TEST_SCALE multiplies the number of random cases, CHORUS_TEST_SEED repeats a run.
+// options; CHORUS_TEST_OPTION=name=value sets an option of the plugin. CHORUS_TEST_SCALE multiplies the number
+// of random cases, CHORUS_TEST_SEED repeats a run.
 #include <unistd.h>
 #include <algorithm>
 #include <chrono>
