@@ -9,6 +9,7 @@
 #include "checkpoint.h"
 #include "combine.h"
 #include "context.h"
+#include "diagnose.h"
 #include "fit.h"
 #include "route.h"
 #include "vocabulary.h"

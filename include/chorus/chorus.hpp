@@ -613,6 +613,43 @@ class Fit : public Handle<chorus_fit, chorus_fit_destroy> {
   }
 };
 
+/* ---- Diagnostics -------------------------------------------------------------------------- */
+
+class Diagnosis : public Handle<chorus_diagnosis, chorus_diagnosis_destroy> {
+ public:
+  Diagnosis(const Context &context, const chorus_diagnosis_options &options) {
+    create([&](chorus_diagnosis **out, chorus_error **e) { return chorus_diagnosis_create(context.get(), &options, out, e); });
+  }
+  void add(const chorus_diagnosis_batch &batch) {
+    check([&](chorus_error **e) { return chorus_diagnosis_add(get(), &batch, e); });
+  }
+  void merge(const Diagnosis &other) {
+    check([&](chorus_error **e) { return chorus_diagnosis_merge(get(), other.get(), e); });
+  }
+  /** Its arrays are lent until the next call. */
+  chorus_diagnosis_info info() {
+    chorus_diagnosis_info out = CHORUS_DIAGNOSIS_INFO_INIT;
+    check([&](chorus_error **e) { return chorus_diagnosis_get(get(), &out, e); });
+    return out;
+  }
+};
+
+class Passes : public Handle<chorus_passes, chorus_passes_destroy> {
+ public:
+  Passes(const Context &context, int64_t rows, int64_t n_tokens) {
+    create([&](chorus_passes **out, chorus_error **e) { return chorus_passes_create(context.get(), rows, n_tokens, out, e); });
+  }
+  void add(const Tensor &scores, double weight = 1) {
+    check([&](chorus_error **e) { return chorus_passes_add(get(), scores.get(), weight, e); });
+  }
+  void merge(const Passes &other) {
+    check([&](chorus_error **e) { return chorus_passes_merge(get(), other.get(), e); });
+  }
+  void read(const chorus_passes_out &out) const {
+    check([&](chorus_error **e) { return chorus_passes_get(get(), &out, e); });
+  }
+};
+
 }  // namespace api
 }  // namespace chorus
 
