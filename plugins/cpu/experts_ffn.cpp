@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// experts.ffn: y_t = sum_j weight_tj * down_e(act(gate_e x_t) * up_e x_t). docs/numerics.md, "Experts".
+// Two passes over the experts that have tokens, each cut into columns, so that every core has work whatever the imbalance:
+// gate and up with the activation, then down with the weighted sum of the slots, whose columns a task owns alone.
+// Cost: weights of experts with tokens once per block of tokens, 6 H I flops per slot. Same bits for any thread count and
+// any batch; error that of f32 sums in order, one rounding per product and sum.
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/experts.h"
+
+namespace chorus::cpu {
+namespace {
+
+constexpr int64_t kMostK = 64;
+constexpr int64_t kRowBlock = 96;      // rows of an expert whose gates and ups a worker holds at a time
+constexpr int64_t kTaskStrips = 4;     // strips of gate and up in a task: 256 KB of bf16 weights at H = 2048
+constexpr int64_t kFewSlots = 1024;    // up to here a task of the second pass takes 64 columns, above 32
+constexpr int64_t kMostActivations = int64_t{1} << 25;  // floats of activations a block of tokens may hold
+constexpr int64_t kSerialWork = 1 << 16;                // fewer elements than this are not worth waking threads
+
+// ---- Score ----
+
+int32_t experts_score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
+  const auto &d = *static_cast<const chorus_experts_desc *>(desc);
+  const auto f32_or_bf16 = [](chorus_dtype dtype) { return dtype == CHORUS_F32 || dtype == CHORUS_BF16; };
+  if (d.n_experts < 1) return refuse(why, bytes, "n_experts is %d; supported: 1 and above", d.n_experts);
+  if (d.k < 1 || d.k > kMostK) return refuse(why, bytes, "k is %d; supported: 1 to %d", d.k, static_cast<int>(kMostK));
+  if (d.hidden < 1 || d.intermediate < 1)
+    return refuse(why, bytes, "hidden is %lld, intermediate is %lld; supported: 1 and above",
+                  static_cast<long long>(d.hidden), static_cast<long long>(d.intermediate));
+  if (!f32_or_bf16(d.weights_dtype))
+    return refuse(why, bytes, "weights_dtype is 0x%x; supported: f32, bf16", d.weights_dtype);
+  if (!f32_or_bf16(d.x_dtype)) return refuse(why, bytes, "x_dtype is 0x%x; supported: f32, bf16", d.x_dtype);
+  if (!f32_or_bf16(d.y_dtype)) return refuse(why, bytes, "y_dtype is 0x%x; supported: f32, bf16", d.y_dtype);
+  if (d.ids_dtype != CHORUS_I32 && d.ids_dtype != CHORUS_I64)
+    return refuse(why, bytes, "ids_dtype is 0x%x; supported: i32, i64", d.ids_dtype);
+  if (d.activation != CHORUS_ACTIVATION_SWIGLU)
+    return refuse(why, bytes, "activation is %d; supported: swiglu (0)", d.activation);
+  if (d.layout < CHORUS_GATE_UP_CONCATENATED || d.layout > CHORUS_GATE_UP_INTERLEAVED)
+    return refuse(why, bytes, "layout is %d; supported: gate-up, up-gate, interleaved (0 to 2)", d.layout);
+  if (d.limit != 0.0) return refuse(why, bytes, "limit is %g; supported: 0 (off)", d.limit);
+  return kScore;
+}
+
+// ---- Prepare, release ----
+
+void experts_release(void *prepared) {
+  const auto *state = static_cast<const ExpertsState *>(prepared);
+  if (state == nullptr) return;
+  if (state->memory != nullptr) state->host->deallocate(state->host->self, state->memory, state->bytes, kAlignment);
+  free_state<ExpertsState>(prepared);
+}
+
+chorus_status experts_prepare(chorus_plugin_device *device, const void *desc, void **out, chorus_error_slot slot) {
+  const auto &d = *static_cast<const chorus_experts_desc *>(desc);
+  auto *state = make_state<ExpertsState>(device->host, slot);
+  if (state == nullptr) return CHORUS_RESOURCE_EXHAUSTED;
+  state->n_experts = d.n_experts;
+  state->k = d.k;
+  state->hidden = d.hidden;
+  state->intermediate = d.intermediate;
+  state->weights_dtype = d.weights_dtype;
+  state->x_dtype = d.x_dtype;
+  state->y_dtype = d.y_dtype;
+  state->ids_dtype = d.ids_dtype;
+  state->activation = d.activation;
+  state->limit = static_cast<float>(d.limit);
+  state->weight_before = d.weight_before != 0;
+  state->n_ids = d.n_experts;
+  state->multiply = pick_multiply(device, d.weights_dtype);
+  state->activate = pick_activate(device);
+  state->operand = pick_operand(device);
+  state->combine = pick_combine(device);
+  const chorus_status status = pack_experts(d, state, slot);
+  if (status != CHORUS_OK) {
+    experts_release(state);
+    return status;
+  }
+  *out = state;
+  return CHORUS_OK;
+}
+
+uint64_t experts_prepared_bytes(const void *prepared) { return static_cast<const ExpertsState *>(prepared)->bytes; }
+
+// ---- Workspace: one block of tokens ----
+
+struct Block {
+  ExpertsPlan plan;
+  const float **x_rows;  // [slots] by position
+  const float **h_rows;
+  float *x;        // operands: a row per token, or per position with weight_before
+  float *h;        // a row per position
+  char *scratch;   // of the workers
+  int64_t scratch_bytes, y_columns;
+  int64_t tokens;  // most of a block
+  uint64_t bytes;
+};
+
+// Tokens of a block: as many as keep the activations within kMostActivations, so that the workspace of a large batch is
+// bounded; 256 to 4096.
+int64_t block_tokens(const ExpertsState &s, int64_t tokens) {
+  const int64_t most = kMostActivations / (s.k * s.down.depth_padded);
+  return std::min(tokens, std::clamp(most, int64_t{256}, int64_t{4096}));
+}
+
+Block lay_out(const ExpertsState &s, int64_t tokens, void *memory) {
+  Block b{};
+  char *at = static_cast<char *>(memory);
+  const auto take = [&]<typename T>(T *&to, int64_t count) {
+    to = memory != nullptr ? reinterpret_cast<T *>(at + b.bytes) : nullptr;
+    b.bytes += aligned(static_cast<uint64_t>(count) * sizeof(T));
+  };
+  b.tokens = block_tokens(s, tokens);
+  const int64_t slots = b.tokens * s.k;
+  take(b.plan.begin, s.n_experts + 1);
+  take(b.plan.active, s.n_experts);
+  take(b.plan.place, slots);
+  take(b.plan.slot_of, slots);
+  take(b.plan.weight, slots);
+  take(b.plan.expert, slots);
+  take(b.x_rows, slots);
+  take(b.h_rows, slots);
+  take(b.x, (s.weight_before ? slots : b.tokens) * operand_stride(s.gate_up));
+  take(b.h, slots * operand_stride(s.down));
+  b.y_columns = slots <= kFewSlots ? 64 : 32;
+  const int64_t floats = std::max(kRowBlock * kTaskStrips * kStrip, slots * b.y_columns);
+  b.scratch_bytes = static_cast<int64_t>(aligned(static_cast<uint64_t>(floats) * sizeof(float)));
+  take(b.scratch, kWorkers * b.scratch_bytes);
+  return b;
+}
+
+uint64_t experts_workspace(const void *prepared, const void *args) {
+  const int64_t tokens = static_cast<const chorus_experts_args *>(args)->tokens;
+  return tokens > 0 ? lay_out(*static_cast<const ExpertsState *>(prepared), tokens, nullptr).bytes : 0;
+}
+
+// ---- The phases of a block ----
+
+// x as operands of the first multiplication.
+void gather(const ExpertsState &s, const chorus_experts_args &args, int64_t first, int64_t count, const Block &b) {
+  const int64_t stride = operand_stride(s.gate_up), rows = s.weight_before ? b.plan.n_slots : count;
+  const auto row = [&](int64_t i) {
+    const int64_t slot = s.weight_before ? b.plan.slot_of[i] : 0;
+    const int64_t token = s.weight_before ? slot / s.k : i;
+    s.operand({row_of(*args.x, first + token), s.x_dtype, s.weights_dtype, s.weight_before ? b.plan.weight[slot] : 1.0f,
+               s.hidden, s.gate_up.depth_padded, b.x + i * stride});
+  };
+  if (rows * s.hidden < kSerialWork) {
+    for (int64_t i = 0; i < rows; ++i) row(i);
+  } else {
+    constexpr int64_t kRows = 16;
+    parallel_for(s.host, (rows + kRows - 1) / kRows, [&](int64_t piece) {
+      for (int64_t i = piece * kRows; i < std::min((piece + 1) * kRows, rows); ++i) row(i);
+    });
+  }
+  for (int64_t p = 0; p < b.plan.n_slots; ++p) {
+    b.x_rows[p] = b.x + (s.weight_before ? p : b.plan.slot_of[p] / s.k) * stride;
+    b.h_rows[p] = b.h + p * operand_stride(s.down);
+  }
+}
+
+// h = act(gate x) * up x of all positions: a task is a few strips of one expert, the fullest experts first.
+void run_gate_up(const ExpertsState &s, const Block &b) {
+  const int64_t strips = s.gate_up.columns / kStrip, chunks = (strips + kTaskStrips - 1) / kTaskStrips;
+  const int64_t stride = operand_stride(s.down), per_output = is_gated(s.activation) ? 2 : 1;
+  run_tasks(s.host, b.plan.n_active * chunks, [&](int64_t worker, int64_t task) {
+    const int32_t expert = b.plan.active[task / chunks];
+    const int64_t strip = task % chunks * kTaskStrips, n_strips = std::min(kTaskStrips, strips - strip);
+    const int64_t output = strip / per_output * kStrip, outputs = n_strips / per_output * kStrip;
+    auto *sums = reinterpret_cast<float *>(b.scratch + worker * b.scratch_bytes);
+    const float *bias = s.gate_up_bias != nullptr ? s.gate_up_bias + expert * s.gate_up.columns + strip * kStrip : nullptr;
+    for (int64_t p = b.plan.begin[expert]; p < b.plan.begin[expert + 1]; p += kRowBlock) {
+      const int64_t rows = std::min(kRowBlock, b.plan.begin[expert + 1] - p);
+      s.multiply(s.gate_up, expert, strip, n_strips, b.x_rows + p, rows, sums, n_strips * kStrip);
+      s.activate({sums, n_strips * kStrip, rows, bias, b.h + p * stride + output, stride, outputs,
+                  s.intermediate - output, s.weights_dtype, s.activation, s.limit});
+    }
+  });
+}
+
+// y of tokens [first, first + count), columns [column, column + n), from the products of all positions in `out`.
+void combine_columns(const ExpertsState &s, const chorus_experts_args &args, int64_t first, int64_t count, const Block &b,
+                     const float *out, int64_t out_stride, int64_t column, int64_t n) {
+  const float *rows[kMostK], *biases[kMostK];
+  float weights[kMostK];
+  const auto y_bytes = static_cast<int64_t>(bytes_of(s.y_dtype));
+  for (int64_t t = 0; t < count; ++t) {
+    int64_t n_rows = 0;
+    for (int64_t slot = t * s.k; slot < (t + 1) * s.k; ++slot) {
+      if (b.plan.place[slot] < 0) continue;
+      rows[n_rows] = out + b.plan.place[slot] * out_stride;
+      biases[n_rows] = s.down_bias != nullptr ? s.down_bias + b.plan.expert[slot] * s.down.columns + column : nullptr;
+      weights[n_rows++] = s.weight_before ? 1.0f : b.plan.weight[slot];
+    }
+    s.combine({rows, biases, weights, n_rows, n, s.y_dtype,
+               static_cast<char *>(row_of(*args.y, first + t)) + column * y_bytes});
+  }
+}
+
+// y = sum of weight * down h: a task owns columns of y and multiplies them for every expert.
+void run_down(const ExpertsState &s, const chorus_experts_args &args, int64_t first, int64_t count, const Block &b) {
+  const int64_t tasks = (s.hidden + b.y_columns - 1) / b.y_columns;
+  run_tasks(s.host, tasks, [&](int64_t worker, int64_t task) {
+    const int64_t column = task * b.y_columns, n = std::min(b.y_columns, s.hidden - column);
+    auto *out = reinterpret_cast<float *>(b.scratch + worker * b.scratch_bytes);
+    for (int32_t e = 0; e < s.n_experts; ++e) {
+      const int64_t begin = b.plan.begin[e], rows = b.plan.rows(e);
+      if (rows > 0)
+        s.multiply(s.down, e, column / kStrip, (n + kStrip - 1) / kStrip, b.h_rows + begin, rows,
+                   out + begin * b.y_columns, b.y_columns);
+    }
+    combine_columns(s, args, first, count, b, out, b.y_columns, column, n);
+  });
+}
+
+chorus_status experts_run(const void *prepared, const void *args_pointer, const chorus_exec *exec, chorus_error_slot) {
+  const auto &s = *static_cast<const ExpertsState *>(prepared);
+  const auto &args = *static_cast<const chorus_experts_args *>(args_pointer);
+  if (args.tokens == 0) return CHORUS_OK;
+  Block block = lay_out(s, args.tokens, exec->workspace);
+  for (int64_t first = 0; first < args.tokens; first += block.tokens) {
+    const int64_t count = std::min(block.tokens, args.tokens - first);
+    plan_slots(s, args, first, count, &block.plan);
+    gather(s, args, first, count, block);
+    run_gate_up(s, block);
+    run_down(s, args, first, count, block);
+  }
+  return CHORUS_OK;
+}
+
+}  // namespace
+
+const chorus_kernel kExpertsFfn = {CHORUS_END_OF(chorus_kernel, prepared_bytes),
+                                   CHORUS_OP_EXPERTS_FFN,
+                                   1,
+                                   0,
+                                   "experts_ffn",
+                                   experts_score,
+                                   experts_prepare,
+                                   experts_workspace,
+                                   experts_run,
+                                   experts_release,
+                                   experts_prepared_bytes};
+
+}  // namespace chorus::cpu

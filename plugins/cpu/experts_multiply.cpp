@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows times packed expert weights, 1 row to hundreds: weights widen in registers, products add into f32 by fused
+// multiply-add, each output's sum in the order of the depths whatever the tile, so a row's bits do not depend on the others.
+// Cost: for few rows the weights are read once from memory and that is the time; for many it is 2 flops per weight and
+// row at the rate of the FMA units: 12 sums in registers (24 with AVX-512), depths in blocks whose weights stay in L1.
+#include "cpu/experts.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/experts_multiply.cpp"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "cpu/hwy_compat.h"
+HWY_BEFORE_NAMESPACE();
+namespace chorus::cpu {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::CappedTag<float, kStrip>;
+using V = hn::Vec<D>;
+
+constexpr int kVectors = static_cast<int>(kStrip / hn::MaxLanes(D()));  // of a strip
+constexpr int kSums = hn::MaxLanes(D()) >= 16 ? 24 : 12;  // registers for sums: of 32, of 16
+constexpr int kWideRows = HWY_MAX(1, kSums / (2 * kVectors) - (kVectors > 1 ? 1 : 0));  // over two strips
+constexpr int kTallRows = HWY_MAX(1, kSums / kVectors);        // over one
+constexpr int64_t kDepthBlock = 512;  // depths whose weights (of a strip) and rows (of a tile) fit L1
+constexpr int64_t kRowBlock = 96;     // rows whose block of depths fits L2
+
+// ---- Weights of one depth, widened: vector v of the strip at `cell` ----
+
+struct F32Weights {
+  static constexpr int kUnit = 1;
+  static V load(const char *cell, int, int v) {
+    return hn::Load(D(), reinterpret_cast<const float *>(cell) + v * static_cast<int>(hn::Lanes(D())));
+  }
+};
+
+struct Bf16Weights {
+  static constexpr int kUnit = 2;
+  static V load(const char *cell, int depth, int v) {
+    const hn::RebindToUnsigned<D> du;
+    const auto pairs = hn::Load(du, reinterpret_cast<const uint32_t *>(cell) + v * static_cast<int>(hn::Lanes(du)));
+    // Shifted twice rather than masked: a mask would take a register from the sums.
+    return hn::BitCast(D(), hn::ShiftLeft<16>(depth == 0 ? pairs : hn::ShiftRight<16>(pairs)));
+  }
+};
+
+// *x in every lane, and sum += weight * x. GCC 12 reorders both until the sums of a tile no longer fit sixteen registers;
+// volatile instructions stay where they are.
+#if HWY_TARGET == HWY_AVX2 && HWY_COMPILER_GCC
+HWY_INLINE V broadcast(const float *x) {
+  V lanes;
+  asm volatile("vbroadcastss %1, %0" : "=x"(lanes.raw) : "m"(*x));
+  return lanes;
+}
+HWY_INLINE void add_product(V &sum, V weight, V x) {
+  asm volatile("vfmadd231ps %2, %1, %0" : "+x"(sum.raw) : "x"(weight.raw), "x"(x.raw));
+}
+#else
+HWY_INLINE V broadcast(const float *x) { return hn::Set(D(), *x); }
+HWY_INLINE void add_product(V &sum, V weight, V x) { sum = hn::MulAdd(weight, x, sum); }
+#endif
+
+// ---- A tile: kRows rows times kStrips strips, depths [begin, end) ----
+
+struct TileArgs {
+  const float *const *rows;
+  const char *strips[2];  // at depth 0
+  int64_t step_bytes;
+  int64_t begin, end;  // multiples of the unit
+  float *out;
+  int64_t out_stride;
+};
+
+template <class Weights, int kRows, int kStrips>
+HWY_INLINE void tile(const TileArgs &a) {
+  const D d;
+  constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
+  constexpr int kAcross = kStrips * kVectors;
+  V sums[kRows][kAcross];
+  const bool is_first = a.begin == 0;
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kAcross; ++v)
+      sums[r][v] = is_first ? hn::Zero(d) : hn::LoadU(d, a.out + r * a.out_stride + v * kLanes);
+  }
+  const float *rows[kRows];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) rows[r] = a.rows[r];
+  const char *cells[2] = {a.strips[0] + a.begin / Weights::kUnit * a.step_bytes,
+                          a.strips[1] + a.begin / Weights::kUnit * a.step_bytes};
+  for (int64_t k = a.begin; k < a.end; k += Weights::kUnit) {
+#pragma GCC unroll 2
+    for (int u = 0; u < Weights::kUnit; ++u) {
+      // The odd depths load their pairs again: kept, they would push sums out of the registers.
+      if (u > 0) asm("" : "+r"(cells[0]), "+r"(cells[1]));
+      V weights[kAcross];
+#pragma GCC unroll 16
+      for (int v = 0; v < kAcross; ++v) weights[v] = Weights::load(cells[v / kVectors], u, v % kVectors);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const V x = broadcast(rows[r] + k + u);
+#pragma GCC unroll 16
+        for (int v = 0; v < kAcross; ++v) add_product(sums[r][v], weights[v], x);
+      }
+    }
+    cells[0] += a.step_bytes;
+    cells[1] += a.step_bytes;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kAcross; ++v) hn::StoreU(sums[r][v], d, a.out + r * a.out_stride + v * kLanes);
+  }
+}
+
+// The tile of `rows` rows, 1 to kMost.
+template <class Weights, int kMost, int kStrips>
+void tile_of(int64_t rows, const TileArgs &a) {
+  if constexpr (kMost > 1) {
+    if (rows < kMost) return tile_of<Weights, kMost - 1, kStrips>(rows, a);
+  }
+  tile<Weights, kMost, kStrips>(a);
+}
+
+// ---- All rows, all strips ----
+
+template <class Weights>
+void multiply(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
+              int64_t n_rows, float *out, int64_t out_stride) {
+  const int64_t depth = round_up(m.depth, Weights::kUnit);
+  const auto args = [&](int64_t s, int64_t row, int64_t begin, int64_t end) {
+    const char *strip = m.strip(expert, first_strip + s);
+    const char *next = s + 1 < n_strips ? m.strip(expert, first_strip + s + 1) : strip;
+    return TileArgs{rows + row, {strip, next}, m.step_bytes(), begin, end, out + row * out_stride + s * kStrip, out_stride};
+  };
+  if (n_rows <= kWideRows) {
+    int64_t s = 0;
+    for (; s + 2 <= n_strips; s += 2) tile_of<Weights, kWideRows, 2>(n_rows, args(s, 0, 0, depth));
+    for (; s < n_strips; ++s) tile_of<Weights, kWideRows, 1>(n_rows, args(s, 0, 0, depth));
+    return;
+  }
+  constexpr int kRows = kVectors > 1 ? kTallRows : kWideRows, kAtOnce = kVectors > 1 ? 1 : 2;
+  const int64_t block = n_rows <= kRows ? depth : kDepthBlock;
+  for (int64_t top = 0; top < n_rows; top += kRowBlock) {
+    const int64_t bottom = HWY_MIN(top + kRowBlock, n_rows);
+    for (int64_t begin = 0; begin < depth; begin += block) {
+      const int64_t end = HWY_MIN(begin + block, depth);
+      for (int64_t s = 0; s < n_strips; s += kAtOnce) {
+        for (int64_t row = top; row < bottom; row += kRows) {
+          const int64_t count = HWY_MIN(static_cast<int64_t>(kRows), bottom - row);
+          if (kAtOnce == 2 && s + 1 < n_strips)
+            tile_of<Weights, kRows, 2>(count, args(s, row, begin, end));
+          else
+            tile_of<Weights, kRows, 1>(count, args(s, row, begin, end));
+        }
+      }
+    }
+  }
+}
+
+void multiply_f32(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
+                  int64_t n_rows, float *out, int64_t out_stride) {
+  multiply<F32Weights>(m, expert, first_strip, n_strips, rows, n_rows, out, out_stride);
+}
+void multiply_bf16(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
+                   int64_t n_rows, float *out, int64_t out_stride) {
+  multiply<Bf16Weights>(m, expert, first_strip, n_strips, rows, n_rows, out, out_stride);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace chorus::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace chorus::cpu {
+HWY_EXPORT(multiply_f32);
+HWY_EXPORT(multiply_bf16);
+
+MultiplyFn pick_multiply(const chorus_plugin_device *device, chorus_dtype weights_dtype) {
+  return weights_dtype == CHORUS_F32 ? CHORUS_CPU_PICK(device, multiply_f32) : CHORUS_CPU_PICK(device, multiply_bf16);
+}
+}  // namespace chorus::cpu
+#endif
