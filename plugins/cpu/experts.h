@@ -41,9 +41,10 @@ inline int64_t operand_stride(const PackedMatrix &m) { return m.depth_padded + k
 
 // ---- Vector code, picked per device ----
 
-// out[r][0 … 16 n_strips) = row r times the strips, each sum in the order of the depths, in f32.
+// out[r][0 … 16 n_strips) = row r times the strips, each sum in the order of the depths, in f32. `then`: weights that will
+// be multiplied next, or NULL.
 using MultiplyFn = void (*)(const PackedMatrix &matrix, int64_t expert, int64_t first_strip, int64_t n_strips,
-                            const float *const *rows, int64_t n_rows, float *out, int64_t out_stride);
+                            const float *const *rows, int64_t n_rows, float *out, int64_t out_stride, const char *then);
 
 struct ActivationArgs {
   const float *in;  // [rows, in_stride]: for each 16 outputs 16 gates and 16 ups; without gates 16 ups

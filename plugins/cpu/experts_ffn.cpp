@@ -172,7 +172,7 @@ void run_gate_up(const ExpertsState &s, const Block &b) {
     const float *bias = s.gate_up_bias != nullptr ? s.gate_up_bias + expert * s.gate_up.columns + strip * kStrip : nullptr;
     for (int64_t p = b.plan.begin[expert]; p < b.plan.begin[expert + 1]; p += kRowBlock) {
       const int64_t rows = std::min(kRowBlock, b.plan.begin[expert + 1] - p);
-      s.multiply(s.gate_up, expert, strip, n_strips, b.x_rows + p, rows, sums, n_strips * kStrip);
+      s.multiply(s.gate_up, expert, strip, n_strips, b.x_rows + p, rows, sums, n_strips * kStrip, nullptr);
       s.activate({sums, n_strips * kStrip, rows, bias, b.h + p * stride + output, stride, outputs,
                   s.intermediate - output, s.weights_dtype, s.activation, s.limit});
     }
@@ -204,11 +204,12 @@ void run_down(const ExpertsState &s, const chorus_experts_args &args, int64_t fi
   run_tasks(s.host, tasks, [&](int64_t worker, int64_t task) {
     const int64_t column = task * b.y_columns, n = std::min(b.y_columns, s.hidden - column);
     auto *out = reinterpret_cast<float *>(b.scratch + worker * b.scratch_bytes);
-    for (int32_t e = 0; e < s.n_experts; ++e) {
-      const int64_t begin = b.plan.begin[e], rows = b.plan.rows(e);
-      if (rows > 0)
-        s.multiply(s.down, e, column / kStrip, (n + kStrip - 1) / kStrip, b.h_rows + begin, rows,
-                   out + begin * b.y_columns, b.y_columns);
+    for (int64_t i = 0; i < b.plan.n_active; ++i) {
+      const int32_t e = b.plan.active[i];
+      const int64_t begin = b.plan.begin[e], strip = column / kStrip;
+      const char *then = i + 1 < b.plan.n_active ? s.down.strip(b.plan.active[i + 1], strip) : nullptr;
+      s.multiply(s.down, e, strip, (n + kStrip - 1) / kStrip, b.h_rows + begin, b.plan.rows(e), out + begin * b.y_columns,
+                 b.y_columns, then);
     }
     combine_columns(s, args, first, count, b, out, b.y_columns, column, n);
   });

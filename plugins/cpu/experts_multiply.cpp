@@ -22,7 +22,7 @@ constexpr int kVectors = static_cast<int>(kStrip / hn::MaxLanes(D()));  // of a 
 constexpr int kSums = hn::MaxLanes(D()) >= 16 ? 24 : 12;  // registers for sums: of 32, of 16
 constexpr int kWideRows = HWY_MAX(1, kSums / (2 * kVectors) - (kVectors > 1 ? 1 : 0));  // over two strips
 constexpr int kTallRows = HWY_MAX(1, kSums / kVectors);        // over one
-constexpr int64_t kDepthBlock = 512;  // depths whose weights (of a strip) and rows (of a tile) fit L1
+constexpr int64_t kDepthBlock = 256;  // depths whose widened weights (of a strip) and rows (of a tile) fit L1
 constexpr int64_t kRowBlock = 96;     // rows whose block of depths fits L2
 
 // ---- Weights of one depth, widened: vector v of the strip at `cell` ----
@@ -64,9 +64,12 @@ HWY_INLINE void add_product(V &sum, V weight, V x) { sum = hn::MulAdd(weight, x,
 
 struct TileArgs {
   const float *const *rows;
-  const char *strips[2];  // at depth 0
+  const char *strips[2];  // at their first depth
   int64_t step_bytes;
-  int64_t begin, end;  // multiples of the unit
+  int64_t depths;      // a multiple of the unit
+  int64_t first;       // depth of the rows' first operand; above 0 the sums go on from `out`
+  const char *ahead;   // weights to bring into L2 meanwhile, or NULL
+  int64_t ahead_step;  // bytes of them per cell
   float *out;
   int64_t out_stride;
 };
@@ -77,19 +80,19 @@ HWY_INLINE void tile(const TileArgs &a) {
   constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
   constexpr int kAcross = kStrips * kVectors;
   V sums[kRows][kAcross];
-  const bool is_first = a.begin == 0;
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
     for (int v = 0; v < kAcross; ++v)
-      sums[r][v] = is_first ? hn::Zero(d) : hn::LoadU(d, a.out + r * a.out_stride + v * kLanes);
+      sums[r][v] = a.first == 0 ? hn::Zero(d) : hn::LoadU(d, a.out + r * a.out_stride + v * kLanes);
   }
   const float *rows[kRows];
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) rows[r] = a.rows[r];
-  const char *cells[2] = {a.strips[0] + a.begin / Weights::kUnit * a.step_bytes,
-                          a.strips[1] + a.begin / Weights::kUnit * a.step_bytes};
-  for (int64_t k = a.begin; k < a.end; k += Weights::kUnit) {
+  for (int r = 0; r < kRows; ++r) rows[r] = a.rows[r] + a.first;
+  const char *cells[2] = {a.strips[0], a.strips[1]};
+  const char *ahead = a.ahead;
+  for (int64_t k = 0; k < a.depths; k += Weights::kUnit) {
+    if (ahead != nullptr) __builtin_prefetch(ahead += a.ahead_step, 0, 2);
 #pragma GCC unroll 2
     for (int u = 0; u < Weights::kUnit; ++u) {
       // The odd depths load their pairs again: kept, they would push sums out of the registers.
@@ -125,47 +128,86 @@ void tile_of(int64_t rows, const TileArgs &a) {
 
 // ---- All rows, all strips ----
 
+// One tile's rows: the weights widen on their way from memory into the sums.
 template <class Weights>
-void multiply(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
-              int64_t n_rows, float *out, int64_t out_stride) {
+void multiply_few(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
+                  int64_t n_rows, float *out, int64_t out_stride) {
   const int64_t depth = round_up(m.depth, Weights::kUnit);
-  const auto args = [&](int64_t s, int64_t row, int64_t begin, int64_t end) {
-    const char *strip = m.strip(expert, first_strip + s);
-    const char *next = s + 1 < n_strips ? m.strip(expert, first_strip + s + 1) : strip;
-    return TileArgs{rows + row, {strip, next}, m.step_bytes(), begin, end, out + row * out_stride + s * kStrip, out_stride};
+  const auto args = [&](int64_t s, int64_t next) {
+    return TileArgs{rows,  {m.strip(expert, first_strip + s), m.strip(expert, first_strip + next)},
+                    m.step_bytes(), depth, 0, nullptr, 0, out + s * kStrip, out_stride};
   };
+  int64_t s = 0;
   if (n_rows <= kWideRows) {
-    int64_t s = 0;
-    for (; s + 2 <= n_strips; s += 2) tile_of<Weights, kWideRows, 2>(n_rows, args(s, 0, 0, depth));
-    for (; s < n_strips; ++s) tile_of<Weights, kWideRows, 1>(n_rows, args(s, 0, 0, depth));
-    return;
+    for (; s + 2 <= n_strips; s += 2) tile_of<Weights, kWideRows, 2>(n_rows, args(s, s + 1));
   }
+  for (; s < n_strips; ++s) tile_of<Weights, kTallRows, 1>(n_rows, args(s, s));
+}
+
+// `depths` depths of a strip from `cell` on, as f32.
+template <class Weights>
+void widen(const char *cell, int64_t step_bytes, int64_t depths, float *out) {
+  constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
+  for (int64_t k = 0; k < depths; k += Weights::kUnit, cell += step_bytes) {
+    for (int u = 0; u < Weights::kUnit; ++u, out += kStrip) {
+      for (int v = 0; v < kVectors; ++v) hn::Store(Weights::load(cell, u, v), D(), out + v * kLanes);
+    }
+  }
+}
+
+// Many rows: blocks of depths, whose weights are widened once and serve all tiles from L1. While the tiles compute, the
+// weights of the next block come from memory.
+template <class Weights>
+void multiply_many(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
+                   int64_t n_rows, float *out, int64_t out_stride, const char *then) {
   constexpr int kRows = kVectors > 1 ? kTallRows : kWideRows, kAtOnce = kVectors > 1 ? 1 : 2;
-  const int64_t block = n_rows <= kRows ? depth : kDepthBlock;
-  for (int64_t top = 0; top < n_rows; top += kRowBlock) {
-    const int64_t bottom = HWY_MIN(top + kRowBlock, n_rows);
-    for (int64_t begin = 0; begin < depth; begin += block) {
-      const int64_t end = HWY_MIN(begin + block, depth);
-      for (int64_t s = 0; s < n_strips; s += kAtOnce) {
-        for (int64_t row = top; row < bottom; row += kRows) {
-          const int64_t count = HWY_MIN(static_cast<int64_t>(kRows), bottom - row);
-          if (kAtOnce == 2 && s + 1 < n_strips)
-            tile_of<Weights, kRows, 2>(count, args(s, row, begin, end));
-          else
-            tile_of<Weights, kRows, 1>(count, args(s, row, begin, end));
+  constexpr int64_t kCell = kStrip * static_cast<int64_t>(sizeof(float));
+  alignas(64) float widened[kAtOnce][kDepthBlock * kStrip];
+  const int64_t depth = round_up(m.depth, Weights::kUnit), step = m.step_bytes() / m.unit;  // bytes per depth
+  for (int64_t begin = 0; begin < depth; begin += kDepthBlock) {
+    const int64_t depths = HWY_MIN(kDepthBlock, depth - begin);
+    for (int64_t s = 0; s < n_strips; s += kAtOnce) {
+      const int64_t at_once = HWY_MIN(static_cast<int64_t>(kAtOnce), n_strips - s);
+      const auto block = [&](int64_t strip, int64_t from) { return m.strip(expert, first_strip + strip) + from * step; };
+      for (int64_t i = 0; i < at_once; ++i) widen<Weights>(block(s + i, begin), m.step_bytes(), depths, widened[i]);
+      const char *ahead = s + kAtOnce < n_strips           ? block(s + kAtOnce, begin)
+                          : begin + kDepthBlock < depth ? block(0, begin + kDepthBlock)
+                                                           : then;
+      const int64_t tiles = (n_rows + kRows - 1) / kRows;
+      for (int64_t t = 0; t < tiles; ++t) {  // rows shared out evenly: a tile of few rows waits for its own sums
+        const int64_t row = t * n_rows / tiles, count = (t + 1) * n_rows / tiles - row;
+        TileArgs args = {rows + row,
+                         {reinterpret_cast<const char *>(widened[0]), reinterpret_cast<const char *>(widened[kAtOnce - 1])},
+                         kCell, depths, begin, nullptr, 0, out + row * out_stride + s * kStrip, out_stride};
+        if (ahead != nullptr) {
+          args.ahead_step = step / tiles;
+          args.ahead = ahead + t * depths * args.ahead_step;
         }
+        if (at_once == 2)
+          tile_of<F32Weights, kRows, 2>(count, args);
+        else
+          tile_of<F32Weights, kRows, 1>(count, args);
       }
     }
   }
 }
 
+template <class Weights>
+void multiply(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
+              int64_t n_rows, float *out, int64_t out_stride, const char *then) {
+  if (n_rows <= kTallRows) return multiply_few<Weights>(m, expert, first_strip, n_strips, rows, n_rows, out, out_stride);
+  for (int64_t top = 0; top < n_rows; top += kRowBlock)
+    multiply_many<Weights>(m, expert, first_strip, n_strips, rows + top, HWY_MIN(kRowBlock, n_rows - top),
+                           out + top * out_stride, out_stride, then);
+}
+
 void multiply_f32(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
-                  int64_t n_rows, float *out, int64_t out_stride) {
-  multiply<F32Weights>(m, expert, first_strip, n_strips, rows, n_rows, out, out_stride);
+                  int64_t n_rows, float *out, int64_t out_stride, const char *then) {
+  multiply<F32Weights>(m, expert, first_strip, n_strips, rows, n_rows, out, out_stride, then);
 }
 void multiply_bf16(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
-                   int64_t n_rows, float *out, int64_t out_stride) {
-  multiply<Bf16Weights>(m, expert, first_strip, n_strips, rows, n_rows, out, out_stride);
+                   int64_t n_rows, float *out, int64_t out_stride, const char *then) {
+  multiply<Bf16Weights>(m, expert, first_strip, n_strips, rows, n_rows, out, out_stride, then);
 }
 
 }  // namespace HWY_NAMESPACE
