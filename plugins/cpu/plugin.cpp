@@ -14,7 +14,7 @@ const chorus_plugin_option kMaxIsa = {CHORUS_END_OF(chorus_plugin_option, maximu
                                       "cpu.max_isa",
                                       "auto",
                                       "auto|sse2|sse4|avx2|avx512",
-                                      "Best instruction set the kernels may use; auto: the processor's best. Results are the same.",
+                                      "Best instruction set the kernels may use; auto: the processor's best. Results are the same, experts' within their tolerance.",
                                       CHORUS_OPTION_STRING,
                                       0,
                                       0,
@@ -25,6 +25,7 @@ const chorus_plugin_option *const kOptions[] = {&kMaxIsa};
 const chorus_kernel *const kKernels[] = {
     &kMergeReduce,
     &kMergeApply,
+    &kExpertsFfn,
 };
 
 // ---- Devices: one, described for each instruction set it may be limited to ----

@@ -2,6 +2,8 @@
 // Problems through the public C ABI: see public_abi.h.
 #include "conformance/public_abi.h"
 
+#include <cstdlib>
+
 #include "conformance/check.h"
 
 namespace conformance {
@@ -36,8 +38,12 @@ PublicAbi::PublicAbi(const Backend &backend, int threads)
   if (CHORUS_SANITIZER_THIS_BUILD == CHORUS_SANITIZER_THREAD)  // it cannot see how the own pool synchronises
     must(chorus_context_spec_set_parallel_for(spec, parallel_for, &threads_, threads, &error), error,
          "parallel_for");
-  if (!backend.plugin_path().empty())
+  if (!backend.plugin_path().empty()) {
     must(chorus_context_spec_add_plugin(spec, backend.plugin_path().c_str(), &error), error, "plugin");
+    const char *option = std::getenv("CHORUS_TEST_OPTION");  // as the backend's: "name=value"
+    const std::string text = option != nullptr ? option : "";
+    if (const size_t at = text.find('='); at != std::string::npos) set(text.substr(0, at).c_str(), text.substr(at + 1));
+  }
   must(chorus_context_create(spec, &context_, &error), error, "context");
   chorus_context_spec_destroy(spec);
 }
