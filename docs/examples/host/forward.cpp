@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The forward pass: grouped-query attention with rotary positions, SwiGLU, and mixtures through Chorus.
+#include <algorithm>
 #include <cmath>
 
 #include "llama.h"
@@ -64,7 +65,7 @@ Matrix Llama::dense(const FeedForward &part, const Matrix &x) const {
 }
 
 // Router logits by our own product; choosing the experts and running them is Chorus's part.
-Matrix Llama::mixture(const FeedForward &part, const Matrix &x, ExpertLoad &load) const {
+Matrix Llama::mixture(const FeedForward &part, const Matrix &x, std::vector<int64_t> *load) const {
   Matrix logits = multiply(x, part.router), y(x.rows, x.columns);
   const auto tokens = static_cast<int64_t>(x.rows), k = static_cast<int64_t>(config_.experts_per_token);
   std::vector<int32_t> ids(x.rows * config_.experts_per_token), counts(config_.experts);
@@ -72,20 +73,26 @@ Matrix Llama::mixture(const FeedForward &part, const Matrix &x, ExpertLoad &load
   library_.route(part.route, View(logits), View(ids.data(), {tokens, k}), View(weights.data(), {tokens, k}),
                  View(counts.data(), {static_cast<int64_t>(counts.size())}));
   library_.run_experts(part.experts, View(x), View(ids.data(), {tokens, k}), View(weights.data(), {tokens, k}), View(y));
-  for (size_t e = 0; e < counts.size(); ++e) load.counts[e] += counts[e];
+  for (size_t e = 0; load != nullptr && e < counts.size(); ++e) (*load)[e] += counts[e];
   return y;
 }
 
-Matrix Llama::forward(const std::vector<int32_t> &tokens) const {
+Matrix Llama::forward(const std::vector<int32_t> &tokens, ExpertLoad *load) const {
+  if (load != nullptr && config_.experts > 0) load->resize(layers_.size(), std::vector<int64_t>(config_.experts));
   Matrix x(tokens.size(), config_.hidden);
   for (size_t t = 0; t < tokens.size(); ++t) {
+    if (static_cast<size_t>(tokens[t]) >= config_.vocabulary) {
+      throw std::runtime_error("token " + std::to_string(tokens[t]) + " is none of the model's " +
+                               std::to_string(config_.vocabulary));
+    }
     std::copy_n(embedding_.row(static_cast<size_t>(tokens[t])), config_.hidden, x.row(t));
   }
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer &layer = layers_[i];
     add_to(x, attention(layer, rms_norm(x, layer.attention_norm, config_.norm_eps)));
     const Matrix normed = rms_norm(x, layer.feed_forward_norm, config_.norm_eps);
-    add_to(x, config_.experts > 0 ? mixture(layer.feed_forward, normed, loads_[i]) : dense(layer.feed_forward, normed));
+    add_to(x, config_.experts > 0 ? mixture(layer.feed_forward, normed, load != nullptr ? &(*load)[i] : nullptr)
+                                  : dense(layer.feed_forward, normed));
   }
   return multiply(rms_norm(x, norm_, config_.norm_eps), head_);
 }
