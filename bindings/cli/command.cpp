@@ -5,6 +5,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <csignal>
 #include <cstdio>
 
 namespace chorus_cli {
@@ -28,6 +31,14 @@ int exit_code_of(chorus_status status) {
 void log_to_stderr(void *, chorus_log_level level, const char *message, size_t length) {
   constexpr const char *kNames[] = {"debug", "info", "warning", "error"};
   std::fprintf(stderr, "chorus: %s: %.*s\n", kNames[std::clamp(level, 0, 3)], static_cast<int>(length), message);
+}
+
+volatile std::sig_atomic_t interrupts = 0;
+
+// The second Ctrl-C ends the program at once.
+void remember_interrupt(int signal) {
+  interrupts = 1;
+  std::signal(signal, SIG_DFL);
 }
 
 // Columns on a terminal, not bytes: continuation bytes of UTF-8 take none.
@@ -72,6 +83,50 @@ Context make_context(const Common &common) {
   call(chorus_context_create(spec.get(), &context, call.slot()));
   return Context(context);
 }
+
+std::string printable(const std::string &text) {
+  std::string safe;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const unsigned char byte = static_cast<unsigned char>(text[i]);
+    const unsigned char next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0;
+    if (byte < 0x20 || byte == 0x7f) {
+      safe += fmt::format("\\x{:02x}", byte);
+    } else if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {  // U+0080 to U+009F: control characters too
+      safe += fmt::format("\\x{:02x}\\x{:02x}", byte, next);
+      ++i;
+    } else {
+      safe += static_cast<char>(byte);
+    }
+  }
+  return safe;
+}
+
+std::vector<double> numbers_of(const std::string &option, const std::string &text) {
+  std::vector<double> numbers;
+  const char *at = text.data(), *end = text.data() + text.size();
+  while (true) {
+    double number = 0;
+    const auto [stop, status] = std::from_chars(at, end, number);
+    if (status != std::errc() || (stop != end && *stop != ',')) {
+      throw CallFailed(fmt::format("{} {}: write numbers with commas between them, like 0.7,0.3", option, printable(text)),
+                       kExitUsage);
+    }
+    numbers.push_back(number);
+    if (stop == end) return numbers;
+    at = stop + 1;
+  }
+}
+
+void watch_interrupts() {
+  std::signal(SIGINT, remember_interrupt);
+  std::signal(SIGTERM, remember_interrupt);
+}
+
+void throw_if_interrupted() {
+  if (interrupts != 0) throw CallFailed("interrupted; nothing was written", kExitInterrupted);
+}
+
+Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 void print_json(const Json &value) { fmt::print("{}\n", value.dump(2, ' ', false, Json::error_handler_t::replace)); }
 

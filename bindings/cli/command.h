@@ -31,6 +31,9 @@ class CallFailed : public std::runtime_error {
   int exit_code_;
 };
 
+// Text from a file made safe for a terminal: control characters as \xNN.
+std::string printable(const std::string &text);
+
 // The slot to pass as last argument of a library call: `Call call; call(chorus_x(…, call.slot()));` throws CallFailed.
 class Call {
  public:
@@ -51,6 +54,24 @@ template <typename T, void (*destroy)(T *)>
 using Owned = std::unique_ptr<T, Destroy<T, destroy>>;
 using Context = Owned<chorus_context, chorus_context_destroy>;
 
+// Named values of an option, in the order of their help.
+template <typename Value>
+using Words = std::vector<std::pair<std::string, Value>>;
+
+// The value of `word`, or a usage error that lists the words of `option`.
+template <typename Value>
+Value value_of(const std::string &option, const std::string &word, const Words<Value> &words) {
+  std::string known;
+  for (const auto &[name, value] : words) {
+    if (name == word) return value;
+    known += (known.empty() ? "" : ", ") + name;
+  }
+  throw CallFailed(option + " " + printable(word) + ": write one of " + known, kExitUsage);
+}
+
+// "1,0.5,-2" as numbers, whatever the locale; `option` names it in errors.
+std::vector<double> numbers_of(const std::string &option, const std::string &text);
+
 // Options every command has.
 struct Common {
   bool json = false;
@@ -65,7 +86,18 @@ Context make_context(const Common &common);
 
 // Adds a command to the program. One of these per file of this folder.
 void add_plugins(CLI::App *program);
+void add_inspect(CLI::App *program);
+void add_combine(CLI::App *program);
+void add_route(CLI::App *program);
 void add_version(CLI::App *program);
+
+// Ctrl-C: after watch_interrupts() the signal is remembered, and throw_if_interrupted() ends the command with exit code
+// 130, so that destructors remove what is half written.
+void watch_interrupts();
+void throw_if_interrupted();
+
+// JSON has no infinities and no NaN: they become null.
+Json number_or_null(double value);
 
 // Printing. Results go to standard output, progress and warnings to standard error.
 void print_json(const Json &value);

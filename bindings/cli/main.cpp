@@ -12,8 +12,14 @@ int main(int argc, char **argv) {
       "Examples:\n"
       "  chorus plugins                              what was found, where, and why not\n"
       "  chorus plugins --options                    every option of the library\n"
+      "  chorus inspect MODEL                        tensors, layers, experts; is it sound?\n"
+      "  chorus combine --model a=a.safetensors --model b=b.safetensors --targets t.safetensors\n"
+      "  chorus route logits.safetensors -k 2        loads of the experts\n"
       "Exit codes: 0 done; 1 could not be done; 2 wrong usage; 3 a file or argument is wrong; 130 interrupted.");
   chorus_cli::add_plugins(&program);
+  chorus_cli::add_inspect(&program);
+  chorus_cli::add_combine(&program);
+  chorus_cli::add_route(&program);
   chorus_cli::add_version(&program);
   try {
     program.parse(argc, argv);
