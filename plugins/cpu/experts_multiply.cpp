@@ -3,6 +3,8 @@
 // multiply-add, each output's sum in the order of the depths whatever the tile, so a row's bits do not depend on the others.
 // Cost: for few rows the weights are read once from memory and that is the time; for many it is 2 flops per weight and
 // row at the rate of the FMA units: 12 sums in registers (24 with AVX-512), depths in blocks whose weights stay in L1.
+#include <type_traits>
+
 #include "cpu/experts.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -22,7 +24,10 @@ constexpr int kVectors = static_cast<int>(kStrip / hn::MaxLanes(D()));  // of a 
 constexpr int kSums = hn::MaxLanes(D()) >= 16 ? 24 : 12;  // registers for sums: of 32, of 16
 constexpr int kWideRows = HWY_MAX(1, kSums / (2 * kVectors) - (kVectors > 1 ? 1 : 0));  // over two strips
 constexpr int kTallRows = HWY_MAX(1, kSums / kVectors);        // over one
-constexpr int64_t kDepthBlock = 256;  // depths whose widened weights (of a strip) and rows (of a tile) fit L1
+constexpr int64_t kWidenedDepths = 256;  // depths whose widened weights (of a strip) and rows (of a tile) fit L1
+constexpr int64_t kDirectDepths = 512;   // depths whose weights do
+constexpr int64_t kDirectTiles = 4;      // up to so many tiles widen the weights themselves
+constexpr int64_t kWidenedStep = kStrip * static_cast<int64_t>(sizeof(float));
 constexpr int64_t kRowBlock = 96;     // rows whose block of depths fits L2
 
 // ---- Weights of one depth, widened: vector v of the strip at `cell` ----
@@ -34,13 +39,25 @@ struct F32Weights {
   }
 };
 
+// The odd number of each pair, as f32 bits. AVX2: the mask stays in memory, in a register it would displace a sum.
+template <class U>
+HWY_INLINE U odd_of(U pairs) {
+#if HWY_TARGET == HWY_AVX2 && HWY_COMPILER_GCC
+  alignas(32) static const uint32_t kMask[8] = {0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u,
+                                                0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u};
+  asm("vpand %1, %0, %0" : "+x"(pairs.raw) : "m"(kMask));
+  return pairs;
+#else
+  return hn::And(pairs, hn::Set(hn::DFromV<U>(), 0xffff0000u));
+#endif
+}
+
 struct Bf16Weights {
   static constexpr int kUnit = 2;
   static V load(const char *cell, int depth, int v) {
     const hn::RebindToUnsigned<D> du;
     const auto pairs = hn::Load(du, reinterpret_cast<const uint32_t *>(cell) + v * static_cast<int>(hn::Lanes(du)));
-    // Shifted twice rather than masked: a mask would take a register from the sums.
-    return hn::BitCast(D(), hn::ShiftLeft<16>(depth == 0 ? pairs : hn::ShiftRight<16>(pairs)));
+    return hn::BitCast(D(), depth == 0 ? hn::ShiftLeft<16>(pairs) : odd_of(pairs));
   }
 };
 
@@ -155,38 +172,44 @@ void widen(const char *cell, int64_t step_bytes, int64_t depths, float *out) {
   }
 }
 
-// Many rows: blocks of depths, whose weights are widened once and serve all tiles from L1. While the tiles compute, the
-// weights of the next block come from memory.
-template <class Weights>
+// More rows than a tile's: blocks of depths, whose weights serve all tiles from L1. Beyond a few tiles it pays to widen
+// them once per block rather than in each. While the tiles compute, the weights of the next block come from memory.
+template <class Weights, bool kWiden>
 void multiply_many(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
                    int64_t n_rows, float *out, int64_t out_stride, const char *then) {
   constexpr int kRows = kVectors > 1 ? kTallRows : kWideRows, kAtOnce = kVectors > 1 ? 1 : 2;
-  constexpr int64_t kCell = kStrip * static_cast<int64_t>(sizeof(float));
-  alignas(64) float widened[kAtOnce][kDepthBlock * kStrip];
+  constexpr int64_t kBlock = kWiden ? kWidenedDepths : kDirectDepths;
+  alignas(64) float widened[kAtOnce][kWiden ? kBlock * kStrip : 1];
   const int64_t depth = round_up(m.depth, Weights::kUnit), step = m.step_bytes() / m.unit;  // bytes per depth
-  for (int64_t begin = 0; begin < depth; begin += kDepthBlock) {
-    const int64_t depths = HWY_MIN(kDepthBlock, depth - begin);
+  for (int64_t begin = 0; begin < depth; begin += kBlock) {
+    const int64_t depths = HWY_MIN(kBlock, depth - begin);
     for (int64_t s = 0; s < n_strips; s += kAtOnce) {
       const int64_t at_once = HWY_MIN(static_cast<int64_t>(kAtOnce), n_strips - s);
       const auto block = [&](int64_t strip, int64_t from) { return m.strip(expert, first_strip + strip) + from * step; };
-      for (int64_t i = 0; i < at_once; ++i) widen<Weights>(block(s + i, begin), m.step_bytes(), depths, widened[i]);
-      const char *ahead = s + kAtOnce < n_strips           ? block(s + kAtOnce, begin)
-                          : begin + kDepthBlock < depth ? block(0, begin + kDepthBlock)
-                                                           : then;
+      const char *weights[2] = {block(s, begin), block(s + at_once - 1, begin)};
+      if constexpr (kWiden) {
+        for (int64_t i = 0; i < at_once; ++i) {
+          widen<Weights>(weights[i], m.step_bytes(), depths, widened[i]);
+          weights[i] = reinterpret_cast<const char *>(widened[i]);
+        }
+      }
+      const char *ahead = s + kAtOnce < n_strips     ? block(s + kAtOnce, begin)
+                          : begin + kBlock < depth ? block(0, begin + kBlock)
+                                                      : then;
       const int64_t tiles = (n_rows + kRows - 1) / kRows;
       for (int64_t t = 0; t < tiles; ++t) {  // rows shared out evenly: a tile of few rows waits for its own sums
         const int64_t row = t * n_rows / tiles, count = (t + 1) * n_rows / tiles - row;
-        TileArgs args = {rows + row,
-                         {reinterpret_cast<const char *>(widened[0]), reinterpret_cast<const char *>(widened[kAtOnce - 1])},
-                         kCell, depths, begin, nullptr, 0, out + row * out_stride + s * kStrip, out_stride};
+        using Tile = std::conditional_t<kWiden, F32Weights, Weights>;
+        TileArgs args = {rows + row, {weights[0], weights[1]}, kWiden ? kWidenedStep : m.step_bytes(), depths, begin,
+                         nullptr, 0, out + row * out_stride + s * kStrip, out_stride};
         if (ahead != nullptr) {
-          args.ahead_step = step / tiles;
-          args.ahead = ahead + t * depths * args.ahead_step;
+          args.ahead_step = step * Tile::kUnit / tiles;
+          args.ahead = ahead + t * (depths / Tile::kUnit) * args.ahead_step;
         }
         if (at_once == 2)
-          tile_of<F32Weights, kRows, 2>(count, args);
+          tile_of<Tile, kRows, 2>(count, args);
         else
-          tile_of<F32Weights, kRows, 1>(count, args);
+          tile_of<Tile, kRows, 1>(count, args);
       }
     }
   }
@@ -196,9 +219,13 @@ template <class Weights>
 void multiply(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
               int64_t n_rows, float *out, int64_t out_stride, const char *then) {
   if (n_rows <= kTallRows) return multiply_few<Weights>(m, expert, first_strip, n_strips, rows, n_rows, out, out_stride);
-  for (int64_t top = 0; top < n_rows; top += kRowBlock)
-    multiply_many<Weights>(m, expert, first_strip, n_strips, rows + top, HWY_MIN(kRowBlock, n_rows - top),
-                           out + top * out_stride, out_stride, then);
+  for (int64_t top = 0; top < n_rows; top += kRowBlock) {
+    const int64_t count = HWY_MIN(kRowBlock, n_rows - top);
+    const auto many = std::is_same_v<Weights, F32Weights> || count <= kDirectTiles * kTallRows
+                          ? multiply_many<Weights, false>
+                          : multiply_many<Weights, true>;
+    many(m, expert, first_strip, n_strips, rows + top, count, out + top * out_stride, out_stride, then);
+  }
 }
 
 void multiply_f32(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
