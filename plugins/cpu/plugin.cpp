@@ -26,6 +26,7 @@ const chorus_kernel *const kKernels[] = {
     &kMergeReduce,
     &kMergeApply,
     &kExpertsFfn,
+    &kRouteTopk,
 };
 
 // ---- Devices: one, described for each instruction set it may be limited to ----

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// route.topk on the processor: rows to the vector code, a few tasks for many rows, and the slots sorted by expert. The
+// bytes are the reference's, for any number of threads. Lists cost one counting sort, each task placing its own slots.
+#include "cpu/route_topk.h"
+
+namespace chorus::cpu {
+namespace {
+
+struct RouteState {
+  const chorus_host *host;
+  chorus_route_desc desc;
+  bool ranks_logits;
+  RowFunction row;
+};
+
+// Below this many scores a call stays on its thread; above, at most kMostTasks share it.
+constexpr int64_t kSerialScores = 48 * 1024;
+constexpr int64_t kMostTasks = 16;
+
+int32_t route_score(chorus_plugin_device *, const void *desc, char *why, size_t why_bytes) {
+  return check_route(*static_cast<const chorus_route_desc *>(desc), why, why_bytes) == 0 ? 0 : kScore;
+}
+
+chorus_status route_prepare(chorus_plugin_device *device, const void *desc, void **out, chorus_error_slot slot) {
+  auto *state = make_state<RouteState>(device->host, slot);
+  if (state == nullptr) return CHORUS_RESOURCE_EXHAUSTED;
+  state->desc = *static_cast<const chorus_route_desc *>(desc);
+  state->ranks_logits = ranks_logits(state->desc);
+  state->row = row_for(device);
+  *out = state;
+  return CHORUS_OK;
+}
+
+int64_t tasks_of(const chorus_route_desc &d, int64_t tokens) {
+  const int64_t most = tokens < kMostTasks ? tokens : kMostTasks;
+  return tokens * d.n_experts < kSerialScores ? 1 : most;
+}
+
+// The workspace: per task the scratch of a row and the counts of its slots; all slots, the bias, one row of weights.
+struct Memory {
+  Memory(const chorus_route_desc &d, int64_t n_tokens, void *workspace)
+      : tasks(tasks_of(d, n_tokens)), base(static_cast<char *>(workspace)), experts(d.n_experts) {
+    task_bytes = scratch_bytes(d.n_experts) + aligned(4 * static_cast<uint64_t>(d.n_experts));
+    slots_at = static_cast<uint64_t>(tasks) * task_bytes;
+    bias_at = slots_at + aligned(4 * static_cast<uint64_t>(n_tokens) * static_cast<uint64_t>(d.k));
+    bytes = bias_at + aligned(4 * static_cast<uint64_t>(d.n_experts));
+  }
+  RowScratch scratch(int64_t task) const {
+    auto *floats = reinterpret_cast<float *>(base + static_cast<uint64_t>(task) * task_bytes);
+    const int32_t padded = padded_experts(experts);
+    return {floats, floats + padded, floats + 2 * padded, reinterpret_cast<int32_t *>(floats + 3 * padded)};
+  }
+  int32_t *counts(int64_t task) const {
+    return reinterpret_cast<int32_t *>(base + static_cast<uint64_t>(task) * task_bytes + scratch_bytes(experts));
+  }
+  int32_t *slots() const { return reinterpret_cast<int32_t *>(base + slots_at); }
+  float *bias() const { return reinterpret_cast<float *>(base + bias_at); }
+
+  int64_t tasks;
+  char *base;
+  int32_t experts;
+  uint64_t task_bytes, slots_at, bias_at, bytes;
+};
+
+uint64_t route_workspace(const void *prepared, const void *args) {
+  const auto &d = static_cast<const RouteState *>(prepared)->desc;
+  return Memory(d, static_cast<const chorus_route_args *>(args)->tokens, nullptr).bytes;
+}
+
+// ---- Rows ----
+
+void write_row(const chorus_route_desc &d, const chorus_route_args &args, int64_t t, const int32_t *ids, const float *weights) {
+  if (args.ids != nullptr) {
+    void *row = row_of(*args.ids, t);
+    if (d.ids_dtype == CHORUS_I32) {
+      std::copy(ids, ids + d.k, static_cast<int32_t *>(row));
+    } else {
+      std::copy(ids, ids + d.k, static_cast<int64_t *>(row));
+    }
+  }
+  if (args.weights != nullptr) {
+    void *row = row_of(*args.weights, t);
+    for (int32_t j = 0; j < d.k; ++j) store_f32(d.weights_dtype, row, j, weights[j]);
+  }
+}
+
+void count_slots(const int32_t *ids, int32_t k, int32_t *counts) {
+  for (int32_t j = 0; j < k; ++j) ++counts[ids[j]];
+}
+
+// Rows [begin, end) of one task; `counts` NULL when no list is wanted.
+void route_rows(const RouteState &state, const chorus_route_args &args, const RowJob &job, int64_t begin, int64_t end,
+                int64_t n_valid, const RowScratch &scratch, int32_t *slots, int32_t *counts) {
+  const chorus_route_desc &d = state.desc;
+  if (counts != nullptr) std::fill(counts, counts + d.n_experts, 0);
+  float weights[kRouteMaxSlots];
+  for (int64_t t = begin; t < end; ++t) {
+    int32_t *ids = slots + t * d.k;
+    if (t < n_valid) {
+      state.row(job, row_of(*args.logits, t), scratch, ids, weights);
+      if (counts != nullptr) count_slots(ids, d.k, counts);
+    } else {
+      std::fill(ids, ids + d.k, -1);
+      std::fill(weights, weights + d.k, 0.0f);
+    }
+    write_row(d, args, t, ids, weights);
+  }
+}
+
+// ---- Lists ----
+
+// Counts of the tasks become each task's first place per expert; counts and offsets are told on the way.
+int32_t place_tasks(const chorus_route_args &args, const Memory &memory) {
+  int32_t place = 0;
+  put_integer(args.offsets, 0, 0);
+  for (int32_t e = 0; e < memory.experts; ++e) {
+    const int32_t first = place;
+    for (int64_t task = 0; task < memory.tasks; ++task) {
+      int32_t *count = memory.counts(task) + e;
+      const int32_t here = *count;
+      *count = place;
+      place += here;
+    }
+    put_integer(args.counts, e, place - first);
+    put_integer(args.offsets, e + 1, place);
+  }
+  return place;
+}
+
+void place_slots(const chorus_route_args &args, const int32_t *slots, int64_t begin, int64_t end, int32_t *places) {
+  for (int64_t s = begin; s < end; ++s) {
+    const int32_t place = slots[s] >= 0 ? places[slots[s]]++ : -1;
+    put_integer(args.inverse, s, place);
+    if (place >= 0) put_integer(args.order, place, s);
+  }
+}
+
+template <typename Body>
+void for_tasks(const chorus_host *host, int64_t tasks, const Body &body) {
+  if (tasks == 1) return body(0);  // not worth a trip to the pool
+  parallel_for(host, tasks, body);
+}
+
+chorus_status route_run(const void *prepared, const void *args_pointer, const chorus_exec *exec, chorus_error_slot) {
+  const auto &state = *static_cast<const RouteState *>(prepared);
+  const auto &args = *static_cast<const chorus_route_args *>(args_pointer);
+  const chorus_route_desc &d = state.desc;
+  const bool lists = args.counts != nullptr || args.offsets != nullptr || args.order != nullptr || args.inverse != nullptr;
+  if (args.tokens == 0 && !lists) return CHORUS_OK;
+  const Memory memory(d, args.tokens, exec->workspace);
+  const int64_t n_valid = args.n_valid != nullptr ? integer_at(*args.n_valid, 0) : args.tokens;
+  RowJob job{&d, state.ranks_logits, nullptr};
+  if (d.has_bias != 0) {
+    float *bias = memory.bias();
+    job.bias = bias;
+    for (int32_t e = 0; e < d.n_experts; ++e) bias[e] = f32_at(*args.bias, e);
+  }
+  const int64_t tasks = memory.tasks > 0 ? memory.tasks : 1;
+  const auto first = [&](int64_t task) { return args.tokens * task / tasks; };
+  for_tasks(state.host, tasks, [&](int64_t task) {
+    route_rows(state, args, job, first(task), first(task + 1), n_valid, memory.scratch(task), memory.slots(),
+               lists ? memory.counts(task) : nullptr);
+  });
+  if (!lists) return CHORUS_OK;
+  const int32_t placed = place_tasks(args, memory);
+  if (args.order == nullptr && args.inverse == nullptr) return CHORUS_OK;
+  for_tasks(state.host, tasks, [&](int64_t task) {
+    place_slots(args, memory.slots(), first(task) * d.k, first(task + 1) * d.k, memory.counts(task));
+  });
+  for (int64_t s = placed; s < args.tokens * d.k; ++s) put_integer(args.order, s, -1);
+  return CHORUS_OK;
+}
+
+}  // namespace
+
+const chorus_kernel kRouteTopk = {CHORUS_END_OF(chorus_kernel, prepared_bytes),
+                                  CHORUS_OP_ROUTE_TOPK,
+                                  1,
+                                  0,
+                                  "route_topk",
+                                  route_score,
+                                  route_prepare,
+                                  route_workspace,
+                                  route_run,
+                                  free_state<RouteState>,
+                                  nullptr};
+
+}  // namespace chorus::cpu
