@@ -11,6 +11,7 @@
 #include "context.h"
 #include "diagnose.h"
 #include "fit.h"
+#include "merge.h"
 #include "route.h"
 #include "vocabulary.h"
 

@@ -143,6 +143,7 @@ void Writer::write(size_t index, uint64_t offset, uint64_t bytes, const void *fr
     fail(CHORUS_OUT_OF_RANGE, "tensor {} has {} bytes; {} from byte {} on were given", index, place.bytes, bytes, offset);
   }
   write_exactly(shards_[place.shard].file, from, bytes, place.offset + offset);
+  start_writing(shards_[place.shard].file, place.offset + offset, bytes);  // so that finish() has little left to wait for
   mark_written(index, bytes);
 }
 

@@ -132,6 +132,18 @@ void sync_file(const File &file) {
   if (retry([&] { return file_table().fsync(file.descriptor()); }) != 0) fail_call(errno, "syncing", file.path());
 }
 
+void prefetch(const File &file, uint64_t offset, uint64_t bytes) noexcept {
+  static_cast<void>(::posix_fadvise(file.descriptor(), static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED));
+}
+
+void start_writing(const File &file, uint64_t offset, uint64_t bytes) noexcept {
+#if defined(__linux__)
+  static_cast<void>(::sync_file_range(file.descriptor(), static_cast<off64_t>(offset), static_cast<off64_t>(bytes), SYNC_FILE_RANGE_WRITE));
+#else
+  static_cast<void>(file), static_cast<void>(offset), static_cast<void>(bytes);
+#endif
+}
+
 void sync_folder(const std::string &path) {
   const int descriptor = retry([&] { return file_table().open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0); });
   if (descriptor < 0) fail_call(errno, "opening folder", path);

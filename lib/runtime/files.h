@@ -62,6 +62,9 @@ File create_new(const std::string &path);
 void reserve(const File &file, uint64_t bytes);
 void write_exactly(const File &file, const void *from, uint64_t bytes, uint64_t offset);
 void sync_file(const File &file);
+// Hints to the system, which may ignore them: soon these bytes are read; these bytes are complete, write them behind.
+void prefetch(const File &file, uint64_t offset, uint64_t bytes) noexcept;
+void start_writing(const File &file, uint64_t offset, uint64_t bytes) noexcept;
 void sync_folder(const std::string &path);
 void rename_over(const std::string &from, const std::string &to);
 // Removes a file; a missing one is fine. Never throws.

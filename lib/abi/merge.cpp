@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// merge.h: setters of the spec, and calls into merge/merger.
+#include "chorus/merge.h"
+
+#include "abi/boundary.h"
+#include "abi/info.h"
+#include "merge/merger.h"
+#include "runtime/files.h"
+
+using chorus::fail;
+using chorus::abi::guarded;
+using chorus::abi::require;
+
+namespace mg = chorus::merge;
+
+struct chorus_merger_spec {
+  mg::MergeSettings settings;
+};
+
+struct chorus_merger {
+  mg::Merger merger;
+};
+
+namespace {
+
+const char *type_name(mg::ParameterType type) {
+  constexpr const char *kNames[] = {"number", "integer", "boolean"};
+  return kNames[static_cast<int>(type)];
+}
+
+// The callback of C, as the core calls it.
+mg::ProgressFunction reporter(chorus_merge_progress_fn progress, void *user) {
+  if (progress == nullptr) return {};
+  return [=](const mg::Progress &at) {
+    chorus_merge_progress out = CHORUS_MERGE_PROGRESS_INIT;
+    out.phase = at.phase;
+    out.tensor = at.tensor.c_str();
+    out.bytes_done = at.bytes_done;
+    out.bytes_total = at.bytes_total;
+    out.tensors_done = at.tensors_done;
+    out.tensors_total = at.tensors_total;
+    return progress(user, &out) == 0;
+  };
+}
+
+}  // namespace
+
+extern "C" {
+
+chorus_status chorus_merger_spec_create(chorus_merger_spec **out_spec, chorus_error **error) {
+  return guarded(error, [&] {
+    *require(out_spec, "out_spec") = nullptr;
+    *out_spec = new chorus_merger_spec;
+  });
+}
+
+void chorus_merger_spec_destroy(chorus_merger_spec *spec) { delete spec; }
+
+chorus_status chorus_merger_spec_set_recipe(chorus_merger_spec *spec, const char *text, uint64_t length, const char *name,
+                                            chorus_error **error) {
+  return guarded(error, [&] {
+    require(spec, "spec");
+    if (length > 0) require(text, "text");
+    spec->settings.recipe.assign(length > 0 ? text : "", length);
+    spec->settings.recipe_name = name != nullptr ? name : "recipe";
+  });
+}
+
+chorus_status chorus_merger_spec_set_recipe_file(chorus_merger_spec *spec, const char *path, chorus_error **error) {
+  return guarded(error, [&] {
+    require(spec, "spec");
+    spec->settings.recipe = chorus::read_text(require(path, "path"), mg::kMaxRecipeBytes);
+    spec->settings.recipe_name = path;
+  });
+}
+
+chorus_status chorus_merger_spec_set_output(chorus_merger_spec *spec, const char *folder, chorus_error **error) {
+  return guarded(error, [&] {
+    require(spec, "spec");
+    if (*require(folder, "folder") == '\0') fail(CHORUS_INVALID_ARGUMENT, "folder is empty");
+    spec->settings.output = folder;
+  });
+}
+
+chorus_status chorus_merger_spec_set_memory(chorus_merger_spec *spec, uint64_t bytes, chorus_error **error) {
+  return guarded(error, [&] {
+    require(spec, "spec");
+    if (bytes < mg::kLeastMemory) {
+      fail(CHORUS_INVALID_ARGUMENT, "memory is {} bytes; at least {} (64 MiB) are needed", bytes, mg::kLeastMemory);
+    }
+    spec->settings.memory = bytes;
+  });
+}
+
+chorus_status chorus_merger_spec_set_max_shard_bytes(chorus_merger_spec *spec, uint64_t bytes, chorus_error **error) {
+  return guarded(error, [&] { require(spec, "spec")->settings.max_shard_bytes = bytes; });
+}
+
+chorus_status chorus_merger_spec_set_numerics(chorus_merger_spec *spec, chorus_merge_numerics numerics, chorus_error **error) {
+  return guarded(error, [&] {
+    require(spec, "spec");
+    if (numerics != CHORUS_NUMERICS_ACCURATE && numerics != CHORUS_NUMERICS_MERGEKIT) {
+      fail(CHORUS_INVALID_ARGUMENT, "numerics is {}; CHORUS_NUMERICS_ACCURATE (0) and CHORUS_NUMERICS_MERGEKIT (1) are known", numerics);
+    }
+    spec->settings.numerics = numerics;
+  });
+}
+
+chorus_status chorus_merger_spec_set_replace(chorus_merger_spec *spec, int32_t replace, chorus_error **error) {
+  return guarded(error, [&] { require(spec, "spec")->settings.replace = replace != 0; });
+}
+
+chorus_status chorus_merger_create(const chorus_context *context, const chorus_merger_spec *spec, const char *device,
+                                   chorus_merger **out_merger, chorus_error **error) {
+  return guarded(error, [&] {
+    *require(out_merger, "out_merger") = nullptr;
+    *out_merger = new chorus_merger{{chorus::context_of(context), require(spec, "spec")->settings, require(device, "device")}};
+  });
+}
+
+void chorus_merger_destroy(chorus_merger *merger) { delete merger; }
+
+chorus_status chorus_merger_get_plan(const chorus_merger *merger, chorus_merge_plan *out_plan, chorus_error **error) {
+  return guarded(error, [&] {
+    const mg::Plan &plan = require(merger, "merger")->merger.plan();
+    chorus_merge_plan out = CHORUS_MERGE_PLAN_INIT;
+    out.tensor_count = plan.jobs.size();
+    for (const mg::Job &job : plan.jobs) ++(job.kind == mg::JobKind::kMerge ? out.merged_count : out.copied_count);
+    out.elements = plan.elements;
+    out.bytes_to_read = plan.bytes_to_read;
+    out.bytes_to_write = plan.bytes_to_write;
+    out.peak_memory = plan.peak_memory;
+    out.free_disk = plan.free_disk;
+    out.seconds = plan.seconds;
+    chorus::abi::fill_info(out_plan, out);
+  });
+}
+
+const char *chorus_merger_get_plan_text(const chorus_merger *merger) {
+  return merger != nullptr ? merger->merger.text().c_str() : "";
+}
+
+const char *chorus_merger_get_plan_json(const chorus_merger *merger) {
+  return merger != nullptr ? merger->merger.json().c_str() : "";
+}
+
+size_t chorus_merger_get_warning_count(const chorus_merger *merger) {
+  return merger != nullptr ? merger->merger.plan().warnings.size() : 0;
+}
+
+const char *chorus_merger_get_warning(const chorus_merger *merger, size_t index) {
+  return index < chorus_merger_get_warning_count(merger) ? merger->merger.plan().warnings[index].c_str() : nullptr;
+}
+
+chorus_status chorus_merger_run(const chorus_merger *merger, chorus_merge_progress_fn progress, void *user, chorus_error **error) {
+  return guarded(error, [&] { require(merger, "merger")->merger.run(reporter(progress, user)); });
+}
+
+size_t chorus_merge_method_count(void) { return mg::methods().size(); }
+
+chorus_status chorus_merge_get_method(size_t index, chorus_merge_method_info *out_info, chorus_error **error) {
+  return guarded(error, [&] {
+    const mg::Method &method = chorus::abi::at(mg::methods(), index, "index");
+    chorus_merge_method_info info = CHORUS_MERGE_METHOD_INFO_INIT;
+    info.name = method.name;
+    info.summary = method.summary;
+    info.parameter_count = method.parameters.size();
+    info.min_models = static_cast<int32_t>(method.min_inputs);
+    info.max_models = static_cast<int32_t>(method.max_inputs);
+    info.needs_base = method.base == mg::BaseUse::kRequired || method.base == mg::BaseUse::kFirstInput ? 1 : 0;
+    chorus::abi::fill_info(out_info, info);
+  });
+}
+
+chorus_status chorus_merge_get_parameter(size_t method, size_t index, chorus_merge_parameter_info *out_info, chorus_error **error) {
+  return guarded(error, [&] {
+    const mg::Parameter &parameter = chorus::abi::at(chorus::abi::at(mg::methods(), method, "method").parameters, index, "index");
+    chorus_merge_parameter_info info = CHORUS_MERGE_PARAMETER_INFO_INIT;
+    info.name = parameter.name;
+    info.type = type_name(parameter.type);
+    info.doc = parameter.doc;
+    info.minimum = parameter.minimum;
+    info.maximum = parameter.maximum;
+    info.default_value = parameter.required ? mg::kUnset : parameter.fallback;
+    info.is_required = parameter.required ? 1 : 0;
+    info.is_per_model = parameter.per_model ? 1 : 0;
+    chorus::abi::fill_info(out_info, info);
+  });
+}
+
+}  // extern "C"

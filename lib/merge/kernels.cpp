@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Descriptors of stages and dtypes, and their kernels.
+#include "merge/kernels.h"
+
+#include <algorithm>
+
+namespace chorus::merge {
+namespace {
+
+void add_types(const OperandTypes &types, std::vector<uint64_t> *key) {
+  key->push_back(types.base);
+  key->push_back(types.output);
+  key->insert(key->end(), types.inputs.begin(), types.inputs.end());
+}
+
+}  // namespace
+
+template <typename Desc>
+size_t Kernels::prepare(const char *op, const Key &key, const Desc &desc) {
+  const auto known = known_.find(key);
+  if (known != known_.end()) return known->second;
+  kernels_.push_back(PreparedKernel::prepare(device_, op, &desc));
+  known_.emplace(key, kernels_.size() - 1);
+  return kernels_.size() - 1;
+}
+
+size_t Kernels::reduce(const Reduction &reduction, const OperandTypes &types) {
+  chorus_merge_reduce_desc desc = CHORUS_MERGE_REDUCE_DESC_INIT;
+  desc.n_inputs = static_cast<int32_t>(types.inputs.size());
+  desc.has_base = types.base != 0 ? 1 : 0;
+  desc.input_dtypes = types.inputs.data();
+  desc.base_dtype = types.base;
+  desc.operand = reduction.operand;
+  desc.statistic = reduction.statistic;
+  desc.predicate = reduction.predicate;
+  desc.granularity = reduction.granularity;
+  desc.numerics = numerics_;
+  desc.max_elements = max_elements_;
+  Key key = {0, static_cast<uint64_t>(reduction.operand), static_cast<uint64_t>(reduction.statistic),
+             static_cast<uint64_t>(reduction.predicate), static_cast<uint64_t>(reduction.granularity)};
+  add_types(types, &key);
+  return prepare(CHORUS_OP_MERGE_REDUCE, key, desc);
+}
+
+size_t Kernels::apply(const Stages &stages, const OperandTypes &types) {
+  chorus_merge_desc desc = CHORUS_MERGE_DESC_INIT;
+  desc.n_inputs = static_cast<int32_t>(types.inputs.size());
+  desc.has_base = types.base != 0 ? 1 : 0;
+  desc.input_dtypes = types.inputs.data();
+  desc.base_dtype = types.base;
+  desc.output_dtype = types.output;
+  desc.operand = stages.operand;
+  desc.granularity = stages.granularity;
+  desc.combine = stages.combine;
+  desc.add_base = stages.add_base ? 1 : 0;
+  desc.numerics = numerics_;
+  desc.max_elements = max_elements_;
+  Key key = {1, static_cast<uint64_t>(stages.operand), static_cast<uint64_t>(stages.granularity),
+             static_cast<uint64_t>(stages.combine), stages.add_base ? uint64_t{1} : 0};
+  add_types(types, &key);
+  return prepare(CHORUS_OP_MERGE_APPLY, key, desc);
+}
+
+std::vector<std::string> Kernels::names() const {
+  std::vector<std::string> out;
+  for (const PreparedKernel &kernel : kernels_) {
+    if (std::ranges::find(out, kernel.kernel_name()) == out.end()) out.emplace_back(kernel.kernel_name());
+  }
+  return out;
+}
+
+}  // namespace chorus::merge

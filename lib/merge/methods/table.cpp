@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// The table of merge methods: one line each.
+#include "merge/methods/table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace chorus::merge {
+namespace {
+
+const std::vector<Method> &table() {
+  static const std::vector<Method> methods = {
+      linear_method(),
+      passthrough_method(),
+      slerp_method(),
+      task_arithmetic_method(),
+  };
+  return methods;
+}
+
+// mergekit 0.1.5 has these too.
+constexpr std::string_view kPlanned[] = {"arcee_fusion", "breadcrumbs", "breadcrumbs_ties", "dare_linear", "dare_ties",
+                                         "della",        "della_linear", "karcher",         "model_stock", "multislerp",
+                                         "nearswap",     "nuslerp",      "ram",             "ramplus_tl",  "sce",
+                                         "ties"};
+
+// Parameters of mergekit's methods, and those of its generalised task arithmetic that change nothing.
+constexpr std::string_view kParameters[] = {
+    "alpha", "density", "epsilon", "eps",   "filter_wise", "gamma",   "int8_mask",       "lambda", "max_iter", "normalize",
+    "normalize_weights", "nuslerp_flatten", "nuslerp_row_wise", "r",  "rescale", "rescale_norm", "scale",  "select_topk",
+    "t", "tol", "weight"};
+
+}  // namespace
+
+const double kUnset = std::numeric_limits<double>::quiet_NaN();
+bool is_unset(double value) { return std::isnan(value); }
+
+std::string range_of(const Parameter &parameter) {
+  const bool below = std::isinf(parameter.minimum), above = std::isinf(parameter.maximum);
+  if (below && above) return "any number";
+  if (above) return fmt::format("at least {}", parameter.minimum);
+  if (below) return fmt::format("at most {}", parameter.maximum);
+  return fmt::format("{} to {}", parameter.minimum, parameter.maximum);
+}
+
+std::span<const Method> methods() { return table(); }
+
+const Method *find_method(std::string_view name) {
+  const auto found = std::ranges::find_if(table(), [&](const Method &method) { return name == method.name; });
+  return found == table().end() ? nullptr : &*found;
+}
+
+bool is_planned_method(std::string_view name) { return std::ranges::find(kPlanned, name) != std::end(kPlanned); }
+
+bool is_known_parameter(std::string_view name) {
+  if (std::ranges::find(kParameters, name) != std::end(kParameters)) return true;
+  return std::ranges::any_of(table(), [&](const Method &method) {
+    return std::ranges::any_of(method.parameters, [&](const Parameter &parameter) { return name == parameter.name; });
+  });
+}
+
+}  // namespace chorus::merge

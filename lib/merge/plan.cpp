@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening the models, planning every tensor, choosing kernels and pieces, adding up.
+#include "merge/plan.h"
+
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "merge/plan_job.h"
+#include "runtime/context.h"
+#include "runtime/device.h"
+
+namespace chorus::merge {
+namespace {
+
+// What the time estimate assumes of a machine, in bytes per second; the plan says so.
+constexpr double kReadRate = 1.5e9, kWriteRate = 0.7e9;
+constexpr uint64_t kLargestPiece = uint64_t{1} << 18;
+constexpr uint64_t kBytesPerHeaderEntry = 600;  // of a tensor in an opened model and in the plan
+
+// Whether this source has weight 0 whatever the tensor: such a model may be absent.
+bool never_counts(const Source &source) {
+  const auto weight = source.parameters.find("weight");
+  return weight != source.parameters.end() && weight->second.constant() == 0.0;
+}
+
+class Opener {
+ public:
+  Opener(Plan *plan, Diagnostics *diagnostics) : plan_(plan), diagnostics_(diagnostics) {}
+
+  void open_all() {
+    const Recipe &recipe = plan_->recipe;
+    if (recipe.base) open(*recipe.base, false);
+    for (const Source &source : recipe.models) open(source.model, never_counts(source));
+    for (const Slice &slice : recipe.slices) {
+      if (slice.base) open(*slice.base, false);
+      for (const Source &source : slice.sources) open(source.model, never_counts(source));
+    }
+    if (recipe.tokenizer_model) open(*recipe.tokenizer_model, false);
+    diagnostics_->throw_if_any();
+  }
+
+ private:
+  void open(const ModelReference &reference, bool may_be_absent) {
+    const auto known = std::ranges::find_if(plan_->inputs, [&](const InputModel &input) { return input.reference == reference; });
+    if (known != plan_->inputs.end()) return;
+    plan_->inputs.push_back({reference, nullptr});
+    if (!reference.lora.empty()) {
+      diagnostics_->unimplemented(reference.place, "'{}': adding a LoRA adapter is not implemented yet", reference.text());
+      return;
+    }
+    try {
+      plan_->inputs.back().model = std::make_shared<const checkpoint::Model>(checkpoint::Model::open(reference.path));
+    } catch (const Failure &failure) {
+      if (may_be_absent && failure.error()->code == CHORUS_NOT_FOUND) {
+        diagnostics_->warning(reference.place, "model '{}' is not there; its weight is 0, so it is not needed", reference.text());
+      } else {
+        diagnostics_->error_because(reference.place, fmt::format("model '{}' cannot be opened", reference.text()), failure);
+      }
+    }
+  }
+
+  Plan *plan_;
+  Diagnostics *diagnostics_;
+};
+
+OperandTypes types_of(const Job &job) {
+  OperandTypes types;
+  for (const Operand &input : job.inputs) types.inputs.push_back(input.tensor != nullptr ? input.tensor->type->dtype : job.type->dtype);
+  types.base = job.base.tensor != nullptr ? job.base.tensor->type->dtype : 0;
+  types.output = job.type->dtype;
+  return types;
+}
+
+// Bytes one thread needs for a piece of `elements` of this job.
+uint64_t piece_bytes(const Job &job, uint64_t elements) {
+  const uint64_t per_element = job.elements == 0 ? 0 : (job.operand_bytes() + job.bytes()) / job.elements;
+  return (per_element + 1) * std::min(elements, job.elements) + 4096;
+}
+
+uint64_t largest_piece_bytes(const Plan &plan, uint64_t elements) {
+  uint64_t most = 0;
+  for (const Job &job : plan.jobs) most = std::max(most, piece_bytes(job, elements));
+  return most;
+}
+
+uint64_t memory_of_headers(const Plan &plan) {
+  uint64_t tensors = plan.jobs.size();
+  for (const InputModel &input : plan.inputs) tensors += input.model != nullptr ? input.model->tensors().size() : 0;
+  return tensors * kBytesPerHeaderEntry;
+}
+
+// Pieces as large as the memory allows, up to what the caches like.
+void choose_piece(Plan *plan, uint64_t threads) {
+  plan->piece = kLargestPiece;
+  while (plan->piece > CHORUS_BLOCK && threads * largest_piece_bytes(*plan, plan->piece) > plan->settings.memory / 2) plan->piece /= 2;
+  plan->peak_memory = threads * largest_piece_bytes(*plan, plan->piece) + memory_of_headers(*plan);
+}
+
+void choose_kernels(Plan *plan, const DevicePtr &device) {
+  plan->kernels = Kernels(device, kLargestPiece, plan->settings.numerics);
+  for (Job &job : plan->jobs) {
+    if (job.kind != JobKind::kMerge) continue;
+    const OperandTypes types = types_of(job);
+    for (const Pass &pass : job.program.passes) job.reduce_kernels.push_back(plan->kernels.reduce(pass.reduction, types));
+    job.apply_kernel = plan->kernels.apply(job.program.stages, types);
+  }
+}
+
+void lay_out(Plan *plan) {
+  std::vector<checkpoint::DeclaredTensor> declared;
+  for (const Job &job : plan->jobs) declared.push_back({job.name, job.type, job.shape});
+  plan->layout = checkpoint::plan_layout(declared, {{"format", "pt"}}, plan->settings.max_shard_bytes);
+}
+
+void add_up(Plan *plan) {
+  for (const Job &job : plan->jobs) {
+    plan->bytes_to_read += job.operand_bytes() * (1 + job.program.passes.size());
+    plan->elements += job.elements;
+  }
+  plan->bytes_to_write = plan->layout.total_bytes;
+  plan->seconds = static_cast<double>(plan->bytes_to_read) / kReadRate + static_cast<double>(plan->bytes_to_write) / kWriteRate;
+}
+
+// Free bytes where `folder` is, or will be.
+uint64_t free_bytes(const std::string &folder) {
+  std::error_code ignored;
+  std::filesystem::path at = std::filesystem::absolute(folder, ignored);
+  while (!at.empty() && at != at.root_path() && !std::filesystem::exists(at, ignored)) at = at.parent_path();
+  struct statvfs info;
+  return statvfs(at.c_str(), &info) == 0 ? uint64_t{info.f_bavail} * info.f_frsize : 0;
+}
+
+void look_at_disk(Plan *plan) {
+  if (plan->settings.output.empty()) return;
+  plan->free_disk = free_bytes(plan->settings.output);
+  if (plan->bytes_to_write > plan->free_disk) {
+    plan->warnings.push_back(fmt::format("the output has {} bytes; {} are free at {}", plan->bytes_to_write, plan->free_disk,
+                                         plan->settings.output));
+  }
+}
+
+}  // namespace
+
+uint64_t Job::operand_bytes() const {
+  uint64_t bytes = base.tensor != nullptr ? base.tensor->bytes : 0;
+  for (const Operand &input : inputs) bytes += input.tensor != nullptr ? input.tensor->bytes : 0;
+  return bytes;
+}
+
+size_t Job::operand_count() const {
+  return static_cast<size_t>(std::ranges::count_if(inputs, [](const Operand &input) { return input.tensor != nullptr; })) +
+         (base.tensor != nullptr ? 1 : 0);
+}
+
+Plan make_plan(const std::shared_ptr<const Context> &context, MergeSettings settings, const char *device_name) {
+  const DevicePtr device = find_device(context, device_name);
+  if (!is_host_memory(*device)) {
+    fail(CHORUS_UNIMPLEMENTED, "device '{}' has its own memory; merging runs on host devices (cpu, reference, auto)", device_name);
+  }
+  Plan plan;
+  plan.settings = std::move(settings);
+  Diagnostics diagnostics(plan.settings.recipe_name);
+  plan.recipe = parse_recipe(plan.settings.recipe, &diagnostics);
+  Opener(&plan, &diagnostics).open_all();
+
+  const std::vector<Group> groups = make_groups(plan.recipe, plan.inputs, &diagnostics);
+  diagnostics.throw_if_any();
+  JobMaker maker(plan.recipe, &diagnostics);
+  for (const Placement &placement : place_tensors(groups, !plan.recipe.slices.empty(), &diagnostics)) {
+    if (std::optional<Job> job = maker.make(placement)) plan.jobs.push_back(std::move(*job));
+  }
+  maker.report_rest();
+  diagnostics.throw_if_any();
+  plan.side_files = plan_side_files(plan, groups, &diagnostics);
+  diagnostics.throw_if_any();
+  plan.warnings = diagnostics.warnings();
+
+  choose_kernels(&plan, device);
+  choose_piece(&plan, static_cast<uint64_t>(context->pool().threads()));
+  lay_out(&plan);
+  add_up(&plan);
+  look_at_disk(&plan);
+  return plan;
+}
+
+}  // namespace chorus::merge

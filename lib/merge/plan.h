@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plan of a merge, made from headers alone: every tensor of the output with what it is made of, which kernels make
+// it, what is read, written and needed. All that can be wrong is found here, before a byte is written.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "checkpoint/layout.h"
+#include "checkpoint/writer.h"
+#include "merge/kernels.h"
+#include "merge/structure.h"
+
+namespace chorus::merge {
+
+constexpr uint64_t kDefaultMemory = uint64_t{1} << 30;
+constexpr uint64_t kLeastMemory = uint64_t{64} << 20;
+
+struct MergeSettings {
+  std::string recipe, recipe_name = "recipe";
+  std::string output;
+  uint64_t memory = kDefaultMemory;
+  uint64_t max_shard_bytes = checkpoint::kDefaultShardBytes;
+  uint64_t seed = 0;
+  chorus_merge_numerics numerics = CHORUS_NUMERICS_ACCURATE;
+  bool replace = false;
+};
+
+// A tensor of an input; `tensor` NULL: its weight is 0, it is not read.
+struct Operand {
+  const checkpoint::Model *model = nullptr;
+  const checkpoint::Tensor *tensor = nullptr;
+};
+
+enum class JobKind {
+  kCopy,     // the bytes of inputs[0]
+  kCompare,  // the same, of a type without arithmetic: all inputs must be equal
+  kMerge,
+};
+
+// One tensor of the output.
+struct Job {
+  JobKind kind = JobKind::kMerge;
+  std::string name;
+  const checkpoint::StorageType *type = nullptr;
+  std::vector<int64_t> shape;
+  uint64_t elements = 0;
+  std::vector<Operand> inputs;
+  Operand base;
+  Program program;
+  std::vector<size_t> reduce_kernels;  // of each pass, in Plan::kernels
+  size_t apply_kernel = 0;
+
+  uint64_t bytes() const { return elements * type->bits() / 8; }
+  // Bytes of all operands: what one pass reads.
+  uint64_t operand_bytes() const;
+  size_t operand_count() const;
+};
+
+struct Plan {
+  MergeSettings settings;
+  Recipe recipe;
+  std::vector<InputModel> inputs;
+  std::vector<Job> jobs;
+  checkpoint::Layout layout;
+  std::vector<checkpoint::SideFile> side_files;
+  std::vector<std::string> warnings;
+  Kernels kernels;
+  uint64_t piece = 0;  // elements of a piece: 4096 times a power of two
+
+  uint64_t bytes_to_read = 0, bytes_to_write = 0, elements = 0;
+  uint64_t peak_memory = 0;  // buffers; besides them the process itself and the headers
+  uint64_t free_disk = 0;    // where the output goes; 0 with `output` empty
+  double seconds = 0;        // estimate
+};
+
+// Opens the models. Fails with all that is wrong.
+Plan make_plan(const std::shared_ptr<const Context> &context, MergeSettings settings, const char *device);
+
+// The plan for a person, and as JSON.
+std::string plan_text(const Plan &plan);
+std::string plan_json(const Plan &plan);
+
+// config.json, tokenizer, recipe and model card of the output.
+std::vector<checkpoint::SideFile> plan_side_files(const Plan &plan, const std::vector<Group> &groups, Diagnostics *diagnostics);
+
+}  // namespace chorus::merge

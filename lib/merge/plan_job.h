@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a placement to a job: settings of the recipe, the method's program, shapes and dtypes checked.
+#pragma once
+#include <optional>
+
+#include "merge/plan.h"
+
+namespace chorus::merge {
+
+class JobMaker {
+ public:
+  JobMaker(const Recipe &recipe, Diagnostics *diagnostics) : recipe_(recipe), diagnostics_(diagnostics) {}
+
+  // Nothing where the output has no such tensor, or an error was found.
+  std::optional<Job> make(const Placement &placement);
+  // How many more tensors than those named are wrong.
+  void report_rest();
+
+ private:
+  std::optional<Settings> settings_of(const Placement &placement, const std::vector<int64_t> &shape);
+  std::optional<double> value_of(const Parameter &parameter, const Placement &placement, const Group::Member *member,
+                                 const std::string &name) const;
+  void fill_tied_heads(Placement *placement) const;
+  bool is_dropped(const Placement &placement);
+  bool is_complete(const Placement &placement, const std::vector<bool> &is_read);
+  bool has_one_shape(const Placement &placement, const Job &job);
+  bool choose_types(const Placement &placement, Job *job);
+  void choose_kind(Job *job) const;
+
+  const Recipe &recipe_;
+  Diagnostics *diagnostics_;
+  size_t missing_ = 0, mismatched_ = 0;
+  std::vector<std::string> warned_;  // parameters reported once for each model
+};
+
+}  // namespace chorus::merge

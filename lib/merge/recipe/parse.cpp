@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// From YAML to a recipe: models or slices, method, dtypes, tokenizer. Parameters are in parse_parameters.cpp.
+#include <algorithm>
+
+#include "merge/recipe/fields.h"
+#include "merge/recipe/parse.h"
+#include "runtime/nearest.h"
+#include "runtime/utf8.h"
+
+namespace chorus::merge {
+namespace {
+
+// Keys that mergekit ignores and recipes carry.
+const std::initializer_list<std::string> kInertTop = {"name", "random_seed", "description"};
+
+class RecipeReader {
+ public:
+  RecipeReader(const Node &root, Diagnostics *diagnostics)
+      : top_(root, "the recipe",
+             {"merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source",
+              "tokenizer", "chat_template"},
+             kInertTop, diagnostics),
+        diagnostics_(diagnostics) {}
+
+  Recipe read() {
+    read_method();
+    read_structure();
+    if (const Node *base = top_.find("base_model")) recipe_.base = read_reference(*base, diagnostics_);
+    read_parameters(top_, "parameters", Level::kGlobal, &recipe_.parameters);
+    recipe_.dtype = read_dtype("dtype");
+    recipe_.out_dtype = read_dtype("out_dtype");
+    read_tokenizer();
+    return std::move(recipe_);
+  }
+
+ private:
+  void read_method() {
+    const Node *node = top_.find("merge_method");
+    recipe_.method_place = node != nullptr ? node->place : top_.place_of("merge_method");
+    const std::string name = top_.text("merge_method");
+    std::vector<std::string> known;
+    for (const Method &method : methods()) known.emplace_back(method.name);
+    if (node == nullptr) {
+      diagnostics_->error(recipe_.method_place, "merge_method is missing; known: {}", fmt::join(known, ", "));
+      return;
+    }
+    recipe_.method = find_method(name);
+    if (recipe_.method != nullptr) return;
+    if (is_planned_method(name)) {
+      diagnostics_->unimplemented(node->place, "merge_method '{}' is not implemented yet; there are: {}", name, fmt::join(known, ", "));
+      return;
+    }
+    const std::string guess = did_you_mean(name, known);
+    diagnostics_->error(node->place, "unknown merge_method '{}'{}", shown(name),
+                        guess.empty() ? fmt::format("; known: {}", fmt::join(known, ", ")) : guess);
+  }
+
+  void read_structure() {
+    const Node *models = top_.list("models"), *slices = top_.list("slices");
+    if (top_.find("modules") != nullptr) {
+      diagnostics_->unimplemented(top_.place_of("modules"), "modules is not implemented yet; use models or slices");
+    }
+    if (models != nullptr && slices != nullptr) {
+      diagnostics_->error(top_.place_of("slices"), "models and slices both stand in the recipe; one of them is needed");
+    }
+    if (models == nullptr && slices == nullptr && top_.find("modules") == nullptr && top_.find("models") == nullptr &&
+        top_.find("slices") == nullptr) {
+      diagnostics_->error(top_.place_of("models"), "neither models nor slices is given; one of them is needed");
+    }
+    if (models != nullptr) {
+      if (models->items.empty()) diagnostics_->error(models->place, "models is empty");
+      for (const NodePtr &item : models->items) {
+        // mergekit ignores layer_range here.
+        const Fields fields(*item, "an entry of models", {"model", "parameters"}, {"layer_range", "name"}, diagnostics_);
+        recipe_.models.push_back(read_source(*item, fields));
+      }
+    }
+    if (slices != nullptr) {
+      if (slices->items.empty()) diagnostics_->error(slices->place, "slices is empty");
+      for (const NodePtr &item : slices->items) read_slice(*item);
+    }
+  }
+
+  Source read_source(const Node &node, const Fields &fields) {
+    Source source;
+    if (const Node *model = fields.find("model")) {
+      source.model = read_reference(*model, diagnostics_);
+    } else if (node.kind == Node::Kind::kMap) {
+      diagnostics_->error(node.place, "this entry lacks 'model'");
+    }
+    source.model.place = node.place;
+    read_parameters(fields, "parameters", Level::kModel, &source.parameters);
+    return source;
+  }
+
+  void read_slice(const Node &node) {
+    const Fields fields(node, "an entry of slices", {"sources", "base_model", "parameters"}, {"residual_weight", "name"}, diagnostics_);
+    Slice slice;
+    slice.place = node.place;
+    if (const Node *base = fields.find("base_model")) slice.base = read_reference(*base, diagnostics_);
+    read_parameters(fields, "parameters", Level::kSlice, &slice.parameters);
+    const Node *sources = fields.list("sources");
+    if (node.kind == Node::Kind::kMap && (sources == nullptr || sources->items.empty())) {
+      diagnostics_->error(node.place, "this slice lacks 'sources', a list of models with their layer_range");
+    }
+    if (sources != nullptr) {
+      for (const NodePtr &item : sources->items) {
+        const Fields keys(*item, "an entry of sources", {"model", "layer_range", "parameters"}, {"name"}, diagnostics_);
+        slice.sources.push_back(read_source(*item, keys));
+        slice.sources.back().layers = read_range(*item, keys);
+      }
+      check_lengths(slice);
+    }
+    recipe_.slices.push_back(std::move(slice));
+  }
+
+  std::optional<LayerRange> read_range(const Node &node, const Fields &fields) {
+    const Node *range = fields.list("layer_range");
+    if (range == nullptr) {
+      if (node.kind == Node::Kind::kMap && fields.find("layer_range") == nullptr) {
+        diagnostics_->error(node.place, "this entry of sources lacks 'layer_range', for example [0, 16]");
+      }
+      return std::nullopt;
+    }
+    const bool pair = range->items.size() == 2 && std::ranges::all_of(range->items, [](const NodePtr &item) {
+                        return item->kind == Node::Kind::kInteger && std::abs(item->number) < 1e9;
+                      });
+    if (!pair) {
+      diagnostics_->error(range->place, "layer_range is a pair of whole numbers, first layer and one past the last: [0, 16]");
+      return std::nullopt;
+    }
+    const LayerRange out{static_cast<int64_t>(range->items[0]->number), static_cast<int64_t>(range->items[1]->number)};
+    if (out.begin < 0 || out.end <= out.begin) {
+      diagnostics_->error(range->place, "layer_range is [{}, {}]; it begins at 0 or above and ends beyond its beginning", out.begin, out.end);
+      return std::nullopt;
+    }
+    return out;
+  }
+
+  void check_lengths(const Slice &slice) {
+    const auto length = [](const Source &source) { return source.layers->end - source.layers->begin; };
+    const bool complete = std::ranges::all_of(slice.sources, [](const Source &source) { return source.layers.has_value(); });
+    if (!complete || slice.sources.empty()) return;
+    for (const Source &source : slice.sources) {
+      if (length(source) == length(slice.sources[0])) continue;
+      diagnostics_->error(source.model.place, "this source has {} layers, the first of its slice {}; all have as many",
+                          length(source), length(slice.sources[0]));
+    }
+  }
+
+  DtypeChoice read_dtype(const std::string &key) {
+    std::string name = top_.text(key);
+    if (name.empty()) return nullptr;
+    if (name.starts_with("torch.")) name.erase(0, 6);
+    const std::vector<std::pair<std::string, const char *>> names = {
+        {"bfloat16", "BF16"}, {"float16", "F16"}, {"float32", "F32"}, {"float64", "F64"}, {"bf16", "BF16"},
+        {"fp16", "F16"},      {"f16", "F16"},     {"half", "F16"},    {"fp32", "F32"},    {"f32", "F32"},
+        {"float", "F32"},     {"double", "F64"}};
+    for (const auto &[word, type] : names) {
+      if (name == word) return checkpoint::storage_type(std::string_view(type));
+    }
+    const std::vector<std::string> words = {"bfloat16", "float16", "float32", "float64"};
+    diagnostics_->error(top_.find(key)->place, "{} is '{}'; {} are allowed{}", key, shown(name), fmt::join(words, ", "),
+                        did_you_mean(name, words));
+    return nullptr;
+  }
+
+  void read_tokenizer() {
+    if (top_.find("tokenizer") != nullptr) {
+      diagnostics_->unimplemented(top_.place_of("tokenizer"),
+                                  "tokenizer is not implemented yet; tokenizer_source takes base or a model of the recipe");
+    }
+    recipe_.tokenizer_place = top_.place_of("tokenizer_source");
+    if (const Node *node = top_.find("tokenizer_source")) {
+      const std::string source = top_.text("tokenizer_source");
+      if (source == "union") {
+        diagnostics_->unimplemented(node->place, "tokenizer_source 'union' is not implemented yet; base or a model of the recipe is");
+      } else if (source == "base") {
+        recipe_.tokenizer_model = recipe_.base;
+      } else if (!source.empty()) {
+        recipe_.tokenizer_model = read_reference(*node, diagnostics_);
+      }
+    }
+    read_chat_template();
+  }
+
+  // Literal Jinja, told from a name as mergekit does.
+  void read_chat_template() {
+    const Node *node = top_.find("chat_template");
+    if (node == nullptr) return;
+    const std::string text = top_.text("chat_template");
+    if (text.size() >= 20 && text.find('{') != std::string::npos) {
+      recipe_.chat_template = text;
+      return;
+    }
+    const std::vector<std::string> names = {"auto", "alpaca", "chatml", "exaone", "llama3", "mistral"};
+    if (std::ranges::find(names, text) != names.end()) {
+      diagnostics_->unimplemented(node->place, "chat_template '{}' is not implemented yet; give the template itself as Jinja", text);
+    } else {
+      diagnostics_->error(node->place, "chat_template is '{}'; a Jinja template, or one of {}{}", shown(text), fmt::join(names, ", "),
+                          did_you_mean(text, names));
+    }
+  }
+
+  void read_parameters(const Fields &fields, const std::string &key, Level level, Parameters *out) {
+    const Node *node = fields.find(key);
+    if (node != nullptr) parse_parameters(*node, recipe_.method, level, out, diagnostics_);
+  }
+
+  Fields top_;
+  Diagnostics *diagnostics_;
+  Recipe recipe_;
+};
+
+}  // namespace
+
+Recipe parse_recipe(const std::string &text, Diagnostics *diagnostics) {
+  const std::vector<NodePtr> documents = parse_yaml(text, diagnostics);
+  if (documents.empty() || documents[0]->kind == Node::Kind::kNull) {
+    diagnostics->error({}, "the recipe is empty; it needs at least merge_method and models");
+    diagnostics->throw_if_any();
+  }
+  if (documents.size() > 1) {
+    diagnostics->unimplemented(documents[1]->place, "a recipe of {} documents is not implemented yet; one is", documents.size());
+  }
+  Recipe recipe = RecipeReader(*documents[0], diagnostics).read();
+  recipe.file = diagnostics->file();
+  recipe.text = text;
+  diagnostics->throw_if_any();
+  check_structure(recipe, diagnostics);
+  diagnostics->throw_if_any();
+  return recipe;
+}
+
+}  // namespace chorus::merge
