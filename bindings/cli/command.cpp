@@ -122,8 +122,10 @@ void watch_interrupts() {
   std::signal(SIGTERM, remember_interrupt);
 }
 
+bool is_interrupted() { return interrupts != 0; }
+
 void throw_if_interrupted() {
-  if (interrupts != 0) throw CallFailed("interrupted; nothing was written", kExitInterrupted);
+  if (is_interrupted()) throw CallFailed("interrupted; nothing was written", kExitInterrupted);
 }
 
 Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }

@@ -89,11 +89,13 @@ void add_plugins(CLI::App *program);
 void add_inspect(CLI::App *program);
 void add_combine(CLI::App *program);
 void add_route(CLI::App *program);
+void add_merge(CLI::App *program);
 void add_version(CLI::App *program);
 
 // Ctrl-C: after watch_interrupts() the signal is remembered, and throw_if_interrupted() ends the command with exit code
 // 130, so that destructors remove what is half written.
 void watch_interrupts();
+bool is_interrupted();
 void throw_if_interrupted();
 
 // JSON has no infinities and no NaN: they become null.

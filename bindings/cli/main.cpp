@@ -13,6 +13,7 @@ int main(int argc, char **argv) {
       "  chorus plugins                              what was found, where, and why not\n"
       "  chorus plugins --options                    every option of the library\n"
       "  chorus inspect MODEL                        tensors, layers, experts; is it sound?\n"
+      "  chorus merge recipe.yml OUT --plan          what a merge would do\n"
       "  chorus combine --model a=a.safetensors --model b=b.safetensors --targets t.safetensors\n"
       "  chorus route logits.safetensors -k 2        loads of the experts\n"
       "Exit codes: 0 done; 1 could not be done; 2 wrong usage; 3 a file or argument is wrong; 130 interrupted.");
@@ -20,6 +21,7 @@ int main(int argc, char **argv) {
   chorus_cli::add_inspect(&program);
   chorus_cli::add_combine(&program);
   chorus_cli::add_route(&program);
+  chorus_cli::add_merge(&program);
   chorus_cli::add_version(&program);
   try {
     program.parse(argc, argv);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <csignal>
 
 #include "command.h"
 #include "progress.h"
@@ -22,21 +21,19 @@ struct Arguments {
   bool plan = false, methods = false, replace = false;
 };
 
-volatile std::sig_atomic_t interrupted = 0;
-
-// The first signal asks the run to stop; a second one ends the program as ever.
-void on_interrupt(int signal) {
-  interrupted = 1;
-  std::signal(signal, SIG_DFL);
-}
-
 struct Reporter {
   ProgressPrinter printer;
   static int32_t show(void *self, const chorus_merge_progress *progress) {
     static_cast<Reporter *>(self)->printer.show(*progress);
-    return interrupted;
+    return is_interrupted() ? 1 : 0;
   }
 };
+
+Json default_of(const chorus_merge_parameter_info &info) {
+  if (std::isnan(info.default_value)) return Json();
+  if (std::string_view(info.type) == "boolean") return Json(info.default_value != 0);
+  return Json(info.default_value);
+}
 
 Json parameters_of(size_t method, uint64_t count) {
   Json list = Json::array();
@@ -46,7 +43,7 @@ Json parameters_of(size_t method, uint64_t count) {
     call(chorus_merge_get_parameter(method, i, &info, call.slot()));
     list.push_back({{"name", info.name},
                     {"type", info.type},
-                    {"default", std::isnan(info.default_value) ? Json() : Json(info.default_value)},
+                    {"default", default_of(info)},
                     {"minimum", std::isinf(info.minimum) ? Json() : Json(info.minimum)},
                     {"maximum", std::isinf(info.maximum) ? Json() : Json(info.maximum)},
                     {"required", info.is_required != 0},
@@ -97,8 +94,7 @@ Spec make_spec(const Arguments &arguments) {
 
 void run_merge(const chorus_merger *merger, const Arguments &arguments) {
   Reporter reporter{ProgressPrinter(progress_style(arguments.progress))};
-  std::signal(SIGINT, on_interrupt);
-  std::signal(SIGTERM, on_interrupt);
+  watch_interrupts();
   Call call;
   const chorus_status status = chorus_merger_run(merger, Reporter::show, &reporter, call.slot());
   reporter.printer.finish();

@@ -526,6 +526,66 @@ class CheckpointWriter : public Handle<chorus_checkpoint_writer, chorus_checkpoi
   }
 };
 
+/* ---- Merging ------------------------------------------------------------------------------ */
+
+class MergerSpec : public Handle<chorus_merger_spec, chorus_merger_spec_destroy> {
+ public:
+  MergerSpec() { create(chorus_merger_spec_create); }
+  /** `name` stands before line and column in messages. */
+  MergerSpec &set_recipe(const std::string &text, const char *name = nullptr) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_recipe(get(), text.data(), text.size(), name, e); });
+    return *this;
+  }
+  MergerSpec &set_recipe_file(const std::string &path) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_recipe_file(get(), path.c_str(), e); });
+    return *this;
+  }
+  MergerSpec &set_output(const std::string &folder) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_output(get(), folder.c_str(), e); });
+    return *this;
+  }
+  MergerSpec &set_memory(uint64_t bytes) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_memory(get(), bytes, e); });
+    return *this;
+  }
+  MergerSpec &set_max_shard_bytes(uint64_t bytes) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_max_shard_bytes(get(), bytes, e); });
+    return *this;
+  }
+  MergerSpec &set_numerics(chorus_merge_numerics numerics) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_numerics(get(), numerics, e); });
+    return *this;
+  }
+  MergerSpec &set_replace(bool yes) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_replace(get(), yes, e); });
+    return *this;
+  }
+};
+
+class Merger : public Handle<chorus_merger, chorus_merger_destroy> {
+ public:
+  Merger(const Context &context, const MergerSpec &spec, const std::string &device = "auto") {
+    create([&](chorus_merger **out, chorus_error **e) {
+      return chorus_merger_create(context.get(), spec.get(), device.c_str(), out, e);
+    });
+  }
+  chorus_merge_plan plan() const {
+    chorus_merge_plan out = CHORUS_MERGE_PLAN_INIT;
+    check([&](chorus_error **e) { return chorus_merger_get_plan(get(), &out, e); });
+    return out;
+  }
+  std::string plan_text() const { return chorus_merger_get_plan_text(get()); }
+  std::string plan_json() const { return chorus_merger_get_plan_json(get()); }
+  std::vector<std::string> warnings() const {
+    std::vector<std::string> out;
+    for (size_t i = 0; i < chorus_merger_get_warning_count(get()); ++i) out.push_back(chorus_merger_get_warning(get(), i));
+    return out;
+  }
+  void run(chorus_merge_progress_fn progress = nullptr, void *user = nullptr) const {
+    check([&](chorus_error **e) { return chorus_merger_run(get(), progress, user, e); });
+  }
+};
+
 /* ---- Vocabularies ------------------------------------------------------------------------- */
 
 class Vocabulary : public Handle<chorus_vocabulary, chorus_vocabulary_destroy> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is wrong with a recipe, collected: every error with line:column, all reported at once, and the warnings.
 #pragma once
+#include <compare>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@ namespace chorus::merge {
 // Of a character in a recipe, counted from 1. Line 0: nowhere.
 struct Place {
   size_t line = 0, column = 0;
+  auto operator<=>(const Place &) const = default;
 };
 
 class Diagnostics {
@@ -41,11 +43,15 @@ class Diagnostics {
   const std::string &file() const { return file_; }
 
  private:
-  void add_error(chorus_status code, Place place, const std::string &message);
+  void add_error(chorus_status code, Place place, const std::string &message, std::vector<std::shared_ptr<const Error>> causes = {});
   std::string at(Place place, const std::string &message) const;
 
   std::string file_;
-  std::vector<std::shared_ptr<const Error>> errors_;
+  struct Found {
+    Place place;
+    std::shared_ptr<const Error> error;
+  };
+  std::vector<Found> errors_;
   std::vector<std::string> warnings_;
 };
 

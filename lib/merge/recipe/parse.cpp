@@ -51,6 +51,7 @@ class RecipeReader {
       return;
     }
     const std::string guess = did_you_mean(name, known);
+    recipe_.method = find_method(nearest(name, known));  // parameters are checked by what was meant
     diagnostics_->error(node->place, "unknown merge_method '{}'{}", shown(name),
                         guess.empty() ? fmt::format("; known: {}", fmt::join(known, ", ")) : guess);
   }
