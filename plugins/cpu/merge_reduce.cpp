@@ -18,7 +18,7 @@ struct ReduceState {
 namespace {
 
 constexpr uint64_t kPiece = 16 * CHORUS_BLOCK;  // what a thread takes at once
-constexpr uint64_t kMostTasks = 16;             // each has scratch of its own
+constexpr uint64_t kMostSumTasks = 16;          // each has scratch of its own
 
 int32_t reduce_score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
   const auto &d = *static_cast<const chorus_merge_reduce_desc *>(desc);
@@ -72,7 +72,7 @@ Plan plan_of(const ReduceState &state, const chorus_merge_reduce_args &args) {
   Plan plan{};
   plan.by_rows = state.desc.granularity == CHORUS_PER_ROW;
   plan.units = plan.by_rows ? groups.count : (groups.size + kPiece - 1) / kPiece;
-  plan.tasks = std::min(kMostTasks, plan.units);
+  plan.tasks = std::min(kMostSumTasks, plan.units);
   SumsJob job{};
   job.magnitudes = state.desc.statistic == CHORUS_STATISTIC_SUM;
   job.count = job.magnitudes ? state.desc.n_inputs : gram_operands(state.desc);

@@ -17,6 +17,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using F64 = hn::ScalableTag<double>;
 using Vec64 = hn::Vec<F64>;
+using F32Half = hn::Rebind<float, F64>;
 
 struct Pack {
   Vec64 v[4];
@@ -60,7 +61,6 @@ HWY_INLINE void store_pack(const Pack &p, chorus_dtype dtype, void *data, uint64
 #else
 
 using F32 = hn::ScalableTag<float>;  // twice the lanes of F64
-using F32Half = hn::Rebind<float, F64>;
 using Vec32 = hn::Vec<F32>;
 
 HWY_INLINE void widen(Vec32 x, Vec64 *low, Vec64 *high) {
