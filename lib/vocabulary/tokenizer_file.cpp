@@ -260,6 +260,12 @@ TokenizerFile parse_tokenizer(const std::string &text, const std::string &path) 
   if (model == file.rest.end() || !model->is_object()) fail(CHORUS_DATA_LOSS, "{}: it has no object 'model'", path);
   const std::string type = field<std::string>(*model, "type", "BPE", path);
   if (type != "BPE") fail(CHORUS_UNIMPLEMENTED, "{}: the model is of type '{}'; BPE is read", path, shown(type));
+  // Both went into tables if they had the type they need; then their keys stand in the document with null.
+  for (const auto &[name, needed] : {std::pair("vocab", "object"), std::pair("merges", "array")}) {
+    const auto member = model->find(name);
+    if (member == model->end()) fail(CHORUS_DATA_LOSS, "{}: the model has no {} '{}'", path, needed, name);
+    if (!member->is_null()) fail(CHORUS_DATA_LOSS, "{}: model.{} is a {}; an {} is needed", path, name, member->type_name(), needed);
+  }
   handler.finish();
   read_all_added(&file);
   return file;

@@ -36,11 +36,6 @@ inline const chorus::Context &context() {
 }
 
 // Code and text of opening `path`; CHORUS_OK: it opens.
-struct Opening {
-  chorus_status status = CHORUS_OK;
-  std::string text;
-};
-
 inline Opening try_open(const std::string &path) {
   Outcome outcome;
   chorus_checkpoint *checkpoint = nullptr;
@@ -52,17 +47,6 @@ inline Opening try_open(const std::string &path) {
   }
   chorus_checkpoint_destroy(checkpoint);
   return out;
-}
-
-// Status of what `call` throws; CHORUS_OK: nothing.
-template <typename Call>
-Opening outcome_of(Call call) {
-  try {
-    call();
-    return {};
-  } catch (const chorus::Error &error) {
-    return {error.code(), error.text()};
-  }
 }
 
 // Expects `code` and a message that contains `part`.
