@@ -6,6 +6,7 @@
 #define CHORUS_PLUGIN_MERGE_HPP_
 
 #include <cmath>
+#include <limits>
 
 #include "exact_math.h"
 #include "plugin.hpp"
@@ -228,6 +229,64 @@ inline uint32_t bin_of(uint32_t key, uint32_t prefix_bits) {
   const uint32_t left = 31 - prefix_bits;
   const uint32_t width = left < 16 ? left : 16;
   return key >> (left - width) & ((1u << width) - 1);
+}
+
+// ---- Rows as distributions ----
+
+// Row g of input i, or of the base when i is n_inputs.
+struct MergeRow {
+  const Operands &operands;
+  int32_t i;
+  const void *data;
+  uint64_t first;
+  double operator[](int64_t j) const {
+    const uint64_t at = first + static_cast<uint64_t>(j);
+    return i == operands.n_inputs ? operands.base(data, at) : operands.x(i, data, at);
+  }
+};
+
+struct RowSoftmax {
+  double max, sum;
+  double of(double x) const { return std::exp(x - max) / sum; }
+};
+
+inline RowSoftmax softmax_of(const MergeRow &row, int64_t columns) {
+  double max = -std::numeric_limits<double>::infinity();
+  for (int64_t j = 0; j < columns; ++j) max = row[j] > max ? row[j] : max;
+  return {max, sum_in_order<double>(columns, [&](int64_t j) { return std::exp(row[j] - max); })};
+}
+
+// KL(softmax(a) || softmax(b)), epsilon added to both probabilities.
+inline double divergence(const MergeRow &a, const RowSoftmax &of_a, const MergeRow &b, const RowSoftmax &of_b, double epsilon, int64_t columns) {
+  return sum_in_order<double>(columns, [&](int64_t j) {
+    const double p = of_a.of(a[j]) + epsilon, q = of_b.of(b[j]) + epsilon;
+    return p * std::log(p / q);
+  });
+}
+
+// ROW_SOFTMAX or ROW_KL of row g of a piece, to its place in the statistic. An absent input gives zeros.
+inline void reduce_row(const Operands &operands, const chorus_merge_reduce_desc &d, const chorus_merge_reduce_args &args,
+                       uint64_t g) {
+  const int32_t n = operands.n_inputs;
+  const auto columns = static_cast<int64_t>(args.columns);
+  const bool softmax = d.statistic == CHORUS_STATISTIC_ROW_SOFTMAX;
+  const uint64_t operand_count = static_cast<uint64_t>(n) + 1;
+  double *out = static_cast<double *>(args.statistic) + g * (softmax ? 2 * operand_count : operand_count - 1);
+  const auto row = [&](int32_t i) { return MergeRow{operands, i, i == n ? args.base : args.inputs[i], g * args.columns}; };
+  const auto given = [&](int32_t i) {
+    const double *of = args.row_softmax + 2 * (g * operand_count + static_cast<uint64_t>(i));
+    return RowSoftmax{of[0], of[1]};
+  };
+  for (int32_t i = 0; i < (softmax ? n + 1 : n); ++i) {
+    const bool absent = row(i).data == nullptr;
+    if (softmax) {
+      const RowSoftmax made = absent ? RowSoftmax{0.0, 0.0} : softmax_of(row(i), columns);
+      *out++ = made.max;
+      *out++ = made.sum;
+    } else {
+      *out++ = absent ? 0.0 : divergence(row(i), given(i), row(n), given(n), d.epsilon, columns);
+    }
+  }
 }
 
 }  // namespace chorus::plugin

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // merge.reduce: what is supported, the bytes of each statistic, and the walk over a piece. Statistics: merge_sums.cpp,
-// merge_counts.cpp, merge_softmax.cpp.
+// merge_counts.cpp, and for rows as distributions plugin_merge.hpp.
 #include "reference/merge_reduce.h"
 
 #include <algorithm>
@@ -37,7 +37,8 @@ chorus_status reduce_run(const void *prepared, const void *args_pointer, const c
                   static_cast<unsigned long long>(args.statistic_bytes), state.desc.statistic,
                   static_cast<unsigned long long>(needed));
   if (is_row_statistic(state.desc)) {
-    reduce_softmax(state, args);
+    const uint64_t rows = groups_of(CHORUS_PER_ROW, args).count;
+    for (uint64_t g = 0; g < rows; ++g) reduce_row(state.operands, state.desc, args, g);
     return CHORUS_OK;
   }
   auto *memory = static_cast<char *>(exec->workspace);

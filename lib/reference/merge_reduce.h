@@ -44,6 +44,5 @@ uint64_t walk_bytes(const ReduceState &state, const chorus_merge_reduce_args &ar
 void reduce_sums(const ReduceState &state, const chorus_merge_reduce_args &args, Walk *walk, void *memory);
 uint64_t sums_bytes(const ReduceState &state);
 void reduce_counts(const ReduceState &state, const chorus_merge_reduce_args &args, Walk *walk);
-void reduce_softmax(const ReduceState &state, const chorus_merge_reduce_args &args);
 
 }  // namespace chorus::reference

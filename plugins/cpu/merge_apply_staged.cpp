@@ -100,7 +100,7 @@ void apply_run(const StagedApply &job, const Run &run, const RunMemory &m) {
 }
 
 // Cuts look at every element for their ties.
-void count_run(const StageJob &job, const Run &run, const RunMemory &m) {
+void count_ties_of(const StageJob &job, const Run &run, const RunMemory &m) {
   load_operands(job, run, m);
   sparsify(job, run, m);
 }
@@ -113,10 +113,10 @@ HWY_AFTER_NAMESPACE();
 namespace chorus::cpu {
 
 HWY_EXPORT(apply_run);
-HWY_EXPORT(count_run);
+HWY_EXPORT(count_ties_of);
 
 StagedFunctions staged_for(const chorus_plugin_device *device) {
-  return {CHORUS_CPU_PICK(device, apply_run), CHORUS_CPU_PICK(device, count_run)};
+  return {CHORUS_CPU_PICK(device, apply_run), CHORUS_CPU_PICK(device, count_ties_of)};
 }
 
 }  // namespace chorus::cpu

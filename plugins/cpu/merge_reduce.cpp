@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// merge.reduce on the processor: Gram matrices and sums of magnitudes, whole or per row. Threads take runs of 16 blocks
-// or rows; results join in the tree over their index, so the bits are the reference's.
+// merge.reduce on the processor: which way a statistic goes, and Gram matrices and sums of magnitudes without a predicate.
+// Threads take runs of 16 blocks or rows; results join in the tree over their index, so the bits are the reference's.
 #include "cpu/merge_reduce.h"
 
 #include <algorithm>
@@ -12,7 +12,9 @@ struct ReduceState {
   const chorus_host *host;
   Operands operands;
   chorus_merge_reduce_desc desc;  // input_dtypes is in operands
+  bool plain;  // sums over all elements
   SumsFunction sums;
+  PredicateFunctions predicates;
 };
 
 namespace {
@@ -23,9 +25,6 @@ constexpr uint64_t kMostSumTasks = 16;          // each has scratch of its own
 int32_t reduce_score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
   const auto &d = *static_cast<const chorus_merge_reduce_desc *>(desc);
   if (check_reduce(d, why, bytes) == 0) return 0;
-  if (d.statistic != CHORUS_STATISTIC_GRAM && d.statistic != CHORUS_STATISTIC_SUM)
-    return refuse(why, bytes, "statistic is %d; supported: gram, sum (0, 1)", d.statistic);
-  if (d.predicate != CHORUS_PREDICATE_ALL) return refuse(why, bytes, "predicate is %d; supported: all (0)", d.predicate);
   if (d.granularity == CHORUS_PER_COLUMN)
     return refuse(why, bytes, "granularity is per column (2); supported: tensor, row (0, 1)");
   return kScore;
@@ -37,7 +36,10 @@ chorus_status reduce_prepare(chorus_plugin_device *device, const void *desc, voi
   state->desc = *static_cast<const chorus_merge_reduce_desc *>(desc);
   state->operands = operands_of(state->desc);
   state->desc.input_dtypes = nullptr;
+  const bool sums = state->desc.statistic == CHORUS_STATISTIC_GRAM || state->desc.statistic == CHORUS_STATISTIC_SUM;
+  state->plain = sums && state->desc.predicate == CHORUS_PREDICATE_ALL;
   state->sums = sums_for(device);
+  state->predicates = predicate_for(device);
   *out = state;
   return CHORUS_OK;
 }
@@ -81,8 +83,12 @@ Plan plan_of(const ReduceState &state, const chorus_merge_reduce_args &args) {
   return plan;
 }
 
-uint64_t reduce_workspace(const void *prepared, const void *args) {
-  const Plan plan = plan_of(*static_cast<const ReduceState *>(prepared), *static_cast<const chorus_merge_reduce_args *>(args));
+uint64_t reduce_workspace(const void *prepared, const void *args_pointer) {
+  const auto &state = *static_cast<const ReduceState *>(prepared);
+  const auto &args = *static_cast<const chorus_merge_reduce_args *>(args_pointer);
+  if (is_row_statistic(state.desc)) return 0;
+  if (!state.plain) return predicate_bytes(state.desc, args);
+  const Plan plan = plan_of(state, args);
   return plan.tasks * plan.task_bytes + (plan.by_rows ? 0 : aligned(8 * plan.units * plan.results));
 }
 
@@ -131,7 +137,14 @@ chorus_status reduce_run(const void *prepared, const void *args_pointer, const c
     return report(state.host, slot, CHORUS_INVALID_ARGUMENT, "statistic_bytes is %llu; statistic %d of this piece takes %llu",
                   static_cast<unsigned long long>(args.statistic_bytes), state.desc.statistic,
                   static_cast<unsigned long long>(needed));
-  run_sums(state, args, *exec);
+  if (is_row_statistic(state.desc)) {
+    const auto rows = static_cast<int64_t>(groups_of(CHORUS_PER_ROW, args).count);
+    parallel_for(state.host, rows, [&](int64_t g) { reduce_row(state.operands, state.desc, args, static_cast<uint64_t>(g)); });
+  } else if (state.plain) {
+    run_sums(state, args, *exec);
+  } else {
+    reduce_predicate(state.host, state.predicates, state.operands, state.desc, args, *exec);
+  }
   return CHORUS_OK;
 }
 

@@ -41,27 +41,6 @@ void load_operand(const SumsJob &job, int32_t i, uint64_t at, uint64_t count, do
   }
 }
 
-// lanes[e mod 32] += a[e] * b[e], or |a[e]| without b, for a multiple of 32 elements.
-template <bool kProduct>
-HWY_INLINE void accumulate(const double *a, const double *b, uint64_t count, double *lanes) {
-  const F64 d;
-  const size_t step = pack_lanes();
-  for (size_t first = 0; first < CHORUS_LANES; first += step) {
-    Pack sum = load_pack(lanes + first);
-    for (uint64_t e = first; e < count; e += CHORUS_LANES) {
-      const Pack x = load_pack(a + e);
-      if constexpr (kProduct) {
-        const Pack y = load_pack(b + e);
-        each([&](size_t i) HWY_ATTR { sum.v[i] = hn::Add(sum.v[i], hn::Mul(x.v[i], y.v[i])); });
-      } else {
-        each([&](size_t i) HWY_ATTR { sum.v[i] = hn::Add(sum.v[i], hn::Abs(x.v[i])); });
-      }
-    }
-    store_pack(sum, lanes + first);
-  }
-  (void)d;
-}
-
 void sum_block(const SumsJob &job, uint64_t at, uint64_t count, double *scratch, double *out) {
   const int32_t n = job.count;
   const uint64_t results = sums_of(job);

@@ -146,6 +146,25 @@ HWY_INLINE void store_pack(const Pack &p, chorus_dtype dtype, void *data, uint64
 
 #endif  // HWY_SCALAR
 
+// lanes[e mod 32] += a[e] * b[e], or |a[e]| without b, for a multiple of 32 elements.
+template <bool kProduct>
+HWY_INLINE void accumulate(const double *a, const double *b, uint64_t count, double *lanes) {
+  const size_t step = pack_lanes();
+  for (size_t first = 0; first < CHORUS_LANES; first += step) {
+    Pack sum = load_pack(lanes + first);
+    for (uint64_t e = first; e < count; e += CHORUS_LANES) {
+      const Pack x = load_pack(a + e);
+      if constexpr (kProduct) {
+        const Pack y = load_pack(b + e);
+        each([&](size_t i) HWY_ATTR { sum.v[i] = hn::Add(sum.v[i], hn::Mul(x.v[i], y.v[i])); });
+      } else {
+        each([&](size_t i) HWY_ATTR { sum.v[i] = hn::Add(sum.v[i], hn::Abs(x.v[i])); });
+      }
+    }
+    store_pack(sum, lanes + first);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace chorus::cpu
 HWY_AFTER_NAMESPACE();
