@@ -224,6 +224,8 @@ std::optional<Job> JobMaker::make(const Placement &found) {
   try {
     job.program = recipe_.method->program(*settings);
   } catch (const Failure &failure) {
+    if (std::ranges::find(warned_, failure.what()) != warned_.end()) return std::nullopt;
+    warned_.emplace_back(failure.what());
     diagnostics_->error_because(group.place, fmt::format("tensor '{}' cannot be merged by {}", job.name, recipe_.method->name), failure);
     return std::nullopt;
   }

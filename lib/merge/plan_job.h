@@ -30,7 +30,7 @@ class JobMaker {
   const Recipe &recipe_;
   Diagnostics *diagnostics_;
   size_t missing_ = 0, mismatched_ = 0;
-  std::vector<std::string> warned_;  // parameters reported once for each model
+  std::vector<std::string> warned_;  // reported once, not for each tensor
 };
 
 }  // namespace chorus::merge

@@ -106,6 +106,13 @@ class Builder {
     if (anchor != nullptr) anchors_[reinterpret_cast<const char *>(anchor)] = node;
   }
 
+  // Nothing is constructed from a file: tags may only say what is plain anyway.
+  void check_tag(Place place, const unsigned char *tag, std::string_view allowed) {
+    if (tag == nullptr) return;
+    const std::string_view text = reinterpret_cast<const char *>(tag);
+    if (text != "!" && text != allowed) stop(place, "tag '{}' has no meaning in a recipe; leave it out", shown(text));
+  }
+
   NodePtr scalar(const Event &event) {
     const auto &data = (*event).data.scalar;
     auto out = std::make_shared<Node>();
@@ -115,8 +122,8 @@ class Builder {
     const std::string_view tag = data.tag != nullptr ? reinterpret_cast<const char *>(data.tag) : "";
     if (tag.empty() && data.style == YAML_PLAIN_SCALAR_STYLE) {
       resolve_plain(out.get());
-    } else if (!tag.empty() && tag != "!" && tag != "tag:yaml.org,2002:str") {
-      stop(event.place(), "tag '{}' has no meaning in a recipe; leave it out", shown(tag));
+    } else {
+      check_tag(event.place(), data.tag, "tag:yaml.org,2002:str");
     }
     remember(data.anchor, out);
     return out;
@@ -126,6 +133,7 @@ class Builder {
     auto out = std::make_shared<Node>();
     out->kind = Node::Kind::kList;
     out->place = event.place();
+    check_tag(out->place, (*event).data.sequence_start.tag, "tag:yaml.org,2002:seq");
     remember((*event).data.sequence_start.anchor, nullptr);
     while (true) {
       Event item;
@@ -142,6 +150,7 @@ class Builder {
     auto out = std::make_shared<Node>();
     out->kind = Node::Kind::kMap;
     out->place = event.place();
+    check_tag(out->place, (*event).data.mapping_start.tag, "tag:yaml.org,2002:map");
     remember((*event).data.mapping_start.anchor, nullptr);
     std::vector<NodePtr> merged;
     Index index;

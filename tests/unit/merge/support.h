@@ -124,17 +124,18 @@ class Bench {
     chorus::Merger(context(threads), spec).run();
     return load(folder_ / output);
   }
-  // The text of the error that planning this gives; "" when it succeeds.
+  // The text of the error that planning this gives; "" when it succeeds. Here "@a" is the name itself, so that columns are
+  // those of the text: the working directory holds links of these names.
   std::string error(const std::string &text) const {
+    std::error_code ignored;
+    for (const auto &[name, model] : models_) std::filesystem::create_symlink(name, folder_ / ("@" + name), ignored);
+    std::filesystem::current_path(folder_.path());
     chorus::MergerSpec spec;
-    spec.set_recipe(recipe(text), "r");
+    spec.set_recipe(text, "r");
     try {
       chorus::Merger(context(), spec);
     } catch (const chorus::Error &failure) {
-      std::string out = failure.text();
-      const std::string own = folder_.path().string() + "/";
-      for (size_t at = out.find(own); at != std::string::npos; at = out.find(own)) out.replace(at, own.size(), "@");
-      return out;
+      return failure.text();
     }
     return "";
   }
