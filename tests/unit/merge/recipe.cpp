@@ -14,7 +14,7 @@ struct Case {
 const Case kCases[] = {
     {"", "r: the recipe is empty; it needs at least merge_method and models"},
     {"merge_method: [linear", "r:1:22: not YAML: did not find expected ',' or ']' (while parsing a flow sequence, which begins at line 1)"},
-    {"a: \"\\xzz\"", "r:1:6: not YAML: did not find expected hexdecimal number (while parsing a quoted scalar, which begins at line 1)"},
+    {"a: \"\\xzz\"", "r:1:7: not YAML: did not find expected hexdecimal number (while parsing a quoted scalar, which begins at line 1)"},
     {"- linear", "r has 3 errors\n"
                  "  r:1:1: the recipe is a list; a map with the keys merge_method, models, slices, modules, base_model, parameters, dtype, "
                  "out_dtype, tokenizer_source, tokenizer, chat_template is needed\n"
@@ -41,7 +41,7 @@ const Case kCases[] = {
      "  r:6:7: weight lacks 'value' beside its filter\n"
      "  r:7:8: weight is .nan; a finite number is needed"},
     {"merge_method: linear\nmodels: [{model: '@a'}]\nparameters:\n  weight: {filter: mlp, value: 1}\n",
-     "r:1:15: no value of 'weight' reaches tensor 'lm_head.weight'; add one without a filter, for all other tensors"},
+     "r:2:10: no value of 'weight' reaches tensor 'lm_head.weight'; add one without a filter, for all other tensors"},
     {"merge_method: slerp\nmodels: [{model: '@a'}, {model: '@b'}, {model: '@c'}]\nbase_model: '@a'\n",
      "r has 2 errors\n"
      "  r:1:15: slerp takes exactly 2 models; the recipe has 3\n"
