@@ -13,7 +13,7 @@ struct Case {
 // "@a" stands for the folder of model a, in recipes and in messages.
 const Case kCases[] = {
     {"", "r: the recipe is empty; it needs at least merge_method and models"},
-    {"merge_method: [linear", "r:1:22: not YAML: did not find expected ',' or ']' (while parsing a flow sequence, which begins at line 1)"},
+    {"merge_method: [linear", "r:2:1: not YAML: did not find expected ',' or ']' (while parsing a flow sequence, which begins at line 1)"},
     {"a: \"\\xzz\"", "r:1:7: not YAML: did not find expected hexdecimal number (while parsing a quoted scalar, which begins at line 1)"},
     {"- linear", "r has 3 errors\n"
                  "  r:1:1: the recipe is a list; a map with the keys merge_method, models, slices, modules, base_model, parameters, dtype, "
