@@ -21,7 +21,7 @@ static chorus_error *error = NULL;
   } while (0)
 
 /* A view of a compact array in host memory; `shape` has `ndim` sizes and must outlive the view. */
-static chorus_tensor view(void *data, chorus_dtype dtype, int32_t ndim, const int64_t *shape) {
+static inline chorus_tensor view(void *data, chorus_dtype dtype, int32_t ndim, const int64_t *shape) {
   chorus_tensor tensor = CHORUS_TENSOR_INIT;
   int32_t i;
   tensor.data = data;
