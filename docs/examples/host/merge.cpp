@@ -28,7 +28,8 @@ std::string merge(const Library &lib, const chorus_context *context, const std::
   });
   lib.check([&](auto **error) { return lib.chorus_merger_run(merger.get(), nullptr, nullptr, error); });
   std::string kernels;
-  for (const auto &kernel : nlohmann::json::parse(lib.chorus_merger_get_plan_json(merger.get())).at("kernels")) {
+  const auto plan = nlohmann::json::parse(lib.chorus_merger_get_plan_json(merger.get()));
+  for (const auto &kernel : plan.at("kernels")) {
     kernels += (kernels.empty() ? "" : ", ") + kernel.get<std::string>();
   }
   return kernels;
