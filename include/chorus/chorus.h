@@ -6,10 +6,12 @@
 #define CHORUS_CHORUS_H_
 
 #include "base.h"
+#include "bytes.h"
 #include "checkpoint.h"
 #include "combine.h"
 #include "context.h"
 #include "diagnose.h"
+#include "distill.h"
 #include "fit.h"
 #include "merge.h"
 #include "route.h"

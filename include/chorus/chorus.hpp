@@ -603,6 +603,10 @@ class Vocabulary : public Handle<chorus_vocabulary, chorus_vocabulary_destroy> {
   }
   /** -1 when no token has these bytes. */
   int32_t find(const std::string &bytes) const noexcept { return chorus_vocabulary_find(get(), bytes.data(), bytes.size()); }
+  /** Throws where an id means another token in `other`. */
+  void check_equal(const Vocabulary &other) const {
+    check([&](chorus_error **e) { return chorus_vocabulary_check_equal(get(), other.get(), e); });
+  }
   std::pair<uint64_t, uint64_t> fingerprint() const {
     uint64_t words[2] = {0, 0};
     check([&](chorus_error **e) { return chorus_vocabulary_get_fingerprint(get(), words, e); });
@@ -641,11 +645,77 @@ class VocabularyMap : public Handle<chorus_vocabulary_map, chorus_vocabulary_map
       return chorus_vocabulary_map_create(from.get(), to.get(), out, e);
     });
   }
+  /** Takes `map`. */
+  explicit VocabularyMap(chorus_vocabulary_map *map) : Handle(map) {}
+  /** Maps onto what the vocabularies have in common: CHORUS_VOCABULARY_UNION or _INTERSECTION. */
+  static std::vector<VocabularyMap> common(const std::vector<const Vocabulary *> &vocabularies, chorus_vocabulary_common kind) {
+    std::vector<const chorus_vocabulary *> list;
+    for (const Vocabulary *vocabulary : vocabularies) list.push_back(vocabulary->get());
+    std::vector<chorus_vocabulary_map *> maps(list.size());
+    check([&](chorus_error **e) {
+      return chorus_vocabulary_map_create_common(list.data(), list.size(), kind, maps.data(), e);
+    });
+    return std::vector<VocabularyMap>(maps.begin(), maps.end());
+  }
   chorus_vocabulary_map_info arrays() const {
     chorus_vocabulary_map_info info = CHORUS_VOCABULARY_MAP_INFO_INIT;
     check([&](chorus_error **e) { return chorus_vocabulary_map_get(get(), &info, e); });
     return info;
   }
+};
+
+/* ---- Bytes -------------------------------------------------------------------------------- */
+
+class ByteTrie : public Handle<chorus_byte_trie, chorus_byte_trie_destroy> {
+ public:
+  ByteTrie(const Context &context, const Vocabulary &vocabulary, const std::vector<int32_t> &end_ids) {
+    create([&](chorus_byte_trie **out, chorus_error **e) {
+      return chorus_byte_trie_create(context.get(), vocabulary.get(), end_ids.data(), end_ids.size(), out, e);
+    });
+  }
+  /** Token i stands for the bytes of tokens[i]; "" for none. */
+  ByteTrie(const Context &context, const std::vector<std::string> &tokens, const std::vector<int32_t> &end_ids) {
+    std::string text;
+    std::vector<uint64_t> offsets(1, 0);
+    for (const std::string &token : tokens) {
+      text += token;
+      offsets.push_back(text.size());
+    }
+    create([&](chorus_byte_trie **out, chorus_error **e) {
+      return chorus_byte_trie_create_from_tokens(context.get(), reinterpret_cast<const uint8_t *>(text.data()),
+                                                 offsets.data(), tokens.size(), end_ids.data(), end_ids.size(), out, e);
+    });
+  }
+  void first_bytes(const Tensor &scores, const Tensor &log_probs) const {
+    check([&](chorus_error **e) { return chorus_byte_trie_first_bytes(get(), scores.get(), log_probs.get(), e); });
+  }
+};
+
+class ByteState : public Handle<chorus_byte_state, chorus_byte_state_destroy> {
+ public:
+  explicit ByteState(const ByteTrie &trie, int64_t max_hypotheses = 0, double min_share = 0) {
+    chorus_byte_state_options options = CHORUS_BYTE_STATE_OPTIONS_INIT;
+    options.max_hypotheses = max_hypotheses;
+    options.min_share = min_share;
+    create([&](chorus_byte_state **out, chorus_error **e) { return chorus_byte_state_create(trie.get(), &options, out, e); });
+  }
+  size_t size() const noexcept { return chorus_byte_state_get_hypothesis_count(get()); }
+  chorus_byte_hypothesis hypothesis(size_t index) const {
+    chorus_byte_hypothesis out = CHORUS_BYTE_HYPOTHESIS_INIT;
+    check([&](chorus_error **e) { return chorus_byte_state_get_hypothesis(get(), index, &out, e); });
+    return out;
+  }
+  void set_scores(size_t index, const Tensor &scores) {
+    check([&](chorus_error **e) { return chorus_byte_state_set_scores(get(), index, scores.get(), e); });
+  }
+  void next(const Tensor &log_probs) const {
+    check([&](chorus_error **e) { return chorus_byte_state_next(get(), log_probs.get(), e); });
+  }
+  void advance(int32_t byte) {
+    check([&](chorus_error **e) { return chorus_byte_state_advance(get(), byte, e); });
+  }
+  double log_prob() const noexcept { return chorus_byte_state_get_log_prob(get()); }
+  double kept_share() const noexcept { return chorus_byte_state_get_kept_share(get()); }
 };
 
 /* ---- Fits --------------------------------------------------------------------------------- */
@@ -707,6 +777,70 @@ class Passes : public Handle<chorus_passes, chorus_passes_destroy> {
   }
   void read(const chorus_passes_out &out) const {
     check([&](chorus_error **e) { return chorus_passes_get(get(), &out, e); });
+  }
+};
+
+/* ---- Distillation ------------------------------------------------------------------------- */
+
+class Distiller : public Handle<chorus_distiller, chorus_distiller_destroy> {
+ public:
+  Distiller(const Context &context, const chorus_distill_desc &desc, const std::string &device = "auto") {
+    create([&](chorus_distiller **out, chorus_error **e) {
+      return chorus_distiller_create(context.get(), &desc, device.c_str(), out, e);
+    });
+  }
+  void run(const chorus_distill_args &args, const chorus_exec *exec = nullptr) const {
+    check([&](chorus_error **e) { return chorus_distiller_run(get(), &args, exec, e); });
+  }
+  uint64_t workspace_size(int64_t rows) const {
+    uint64_t bytes = 0;
+    check([&](chorus_error **e) { return chorus_distiller_get_workspace_size(get(), rows, &bytes, e); });
+    return bytes;
+  }
+  const char *kernel() const noexcept { return chorus_distiller_get_kernel(get()); }
+};
+
+class TargetsWriter : public Handle<chorus_targets_writer, chorus_targets_writer_destroy> {
+ public:
+  TargetsWriter(const Context &context, const chorus_targets_info &info, const std::string &folder) {
+    create([&](chorus_targets_writer **out, chorus_error **e) {
+      return chorus_targets_writer_create(context.get(), &info, folder.c_str(), out, e);
+    });
+  }
+  void write_rows(const Tensor &log_probs) {
+    check([&](chorus_error **e) { return chorus_targets_writer_write_rows(get(), log_probs.get(), e); });
+  }
+  void write_top(const Tensor &ids, const Tensor &log_probs, const Tensor &tail) {
+    check([&](chorus_error **e) {
+      return chorus_targets_writer_write_top(get(), ids.get(), log_probs.get(), tail.get(), e);
+    });
+  }
+  void finish() {
+    check([&](chorus_error **e) { return chorus_targets_writer_finish(get(), e); });
+  }
+};
+
+class Targets : public Handle<chorus_targets, chorus_targets_destroy> {
+ public:
+  Targets(const Context &context, const std::string &path) {
+    create([&](chorus_targets **out, chorus_error **e) { return chorus_targets_open(context.get(), path.c_str(), out, e); });
+  }
+  chorus_targets_info info() const {
+    chorus_targets_info out = CHORUS_TARGETS_INFO_INIT;
+    check([&](chorus_error **e) { return chorus_targets_get(get(), &out, e); });
+    return out;
+  }
+  /** Throws unless the ids are those of `vocabulary`. */
+  void check_vocabulary(const Vocabulary &vocabulary) const {
+    check([&](chorus_error **e) { return chorus_targets_check_vocabulary(get(), vocabulary.get(), e); });
+  }
+  void read_top(int64_t first, const Tensor &ids, const Tensor &log_probs, const Tensor &tail) const {
+    check([&](chorus_error **e) {
+      return chorus_targets_read_top(get(), first, ids.get(), log_probs.get(), tail.get(), e);
+    });
+  }
+  void read_rows(int64_t first, const Tensor &log_probs) const {
+    check([&](chorus_error **e) { return chorus_targets_read_rows(get(), first, log_probs.get(), e); });
   }
 };
 

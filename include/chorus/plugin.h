@@ -34,7 +34,7 @@ extern "C" {
 #define CHORUS_PLUGIN_ABI_MINOR 1
 
 /** Hash over the layout of every struct, slot and constant of this file and types.h. Generated; see tests/abi. */
-#define CHORUS_PLUGIN_LAYOUT_HASH UINT64_C(0x7c68211f00b1654c)
+#define CHORUS_PLUGIN_LAYOUT_HASH UINT64_C(0xf1ee94bbbbcb1335)
 
 /** Sanitizer a binary was built with; host and plugin must agree. */
 #define CHORUS_SANITIZER_NONE 0u
@@ -265,6 +265,7 @@ typedef int32_t chorus_combine_missing;
 #define CHORUS_ROW_INFINITE 8       /**< A +inf score: that model is one-hot, shared equally by its +inf tokens. */
 #define CHORUS_ROW_BAD_WEIGHT 16    /**< A weight tensor holds NaN, an infinity, or (linear) a negative or all zeros. */
 #define CHORUS_ROW_BAD_TOKEN 32     /**< A token to score is outside [0, n_tokens); its log-prob is NaN. */
+#define CHORUS_ROW_LOSS_INFINITE 64 /**< combine.distill: one distribution lacks what the other has; the gradient is 0. */
 
 /** The static part of one model's scores. */
 typedef struct chorus_combine_model {
@@ -359,6 +360,49 @@ typedef struct chorus_combine_args {
   const chorus_tensor *probs;           /**< [B, V], dtype of log_probs. */
   const chorus_tensor *model_token_log_probs; /**< f32 [B, n, N]: log p_i of `tokens` under each model alone. */
 } chorus_combine_args;
+
+/* ---- combine.distill ----------------------------------------------------------------------
+ * Teacher distributions x student logits -> loss and its gradient, per row. docs/numerics.md, "Distilling". */
+#define CHORUS_OP_COMBINE_DISTILL "combine.distill"
+
+/** With teacher p, student q, both after the temperature. */
+typedef int32_t chorus_distill_loss;
+#define CHORUS_DISTILL_FORWARD_KL 0      /**< KL(p || q). */
+#define CHORUS_DISTILL_REVERSE_KL 1      /**< KL(q || p). */
+#define CHORUS_DISTILL_JS 2              /**< beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q; beta 0 is the
+                                              forward, 1 the reverse KL (TRL's convention). */
+#define CHORUS_DISTILL_TOTAL_VARIATION 3 /**< sum |p - q| / 2. */
+
+typedef struct chorus_distill_desc {
+  size_t struct_size;
+  chorus_distill_loss loss;
+  chorus_score_kind teacher_kind; /**< Of teacher rows: logits, log-probs or probs. */
+  chorus_dtype student_dtype;     /**< f32, f16, bf16. */
+  chorus_dtype teacher_dtype;     /**< f32, f16, bf16. */
+  chorus_dtype gradient_dtype;    /**< f32, f16, bf16. */
+  int32_t n_sparse;               /**< 0: teacher rows; k: sparse targets, k tokens and a tail bucket. At most 4096. */
+  int64_t n_tokens;               /**< V. */
+  int64_t max_rows;
+  double beta;                    /**< Of JS, 0 to 1. */
+  double temperature;             /**< > 0: of the student, and of teacher rows. Sparse targets have theirs applied. */
+  double scale;                   /**< Factor of loss and gradient (T^2, 1 / rows, …); 0: 1. */
+} chorus_distill_desc;
+
+#define CHORUS_DISTILL_MAX_SPARSE 4096
+
+typedef struct chorus_distill_args {
+  size_t struct_size;
+  int64_t rows;
+  const chorus_tensor *student;          /**< [B, >= V] logits. */
+  const chorus_tensor *teacher;          /**< [B, >= V]; n_sparse 0. */
+  const chorus_tensor *target_ids;       /**< i32 [B, k], distinct; -1: no token. */
+  const chorus_tensor *target_log_probs; /**< f32 [B, k]. */
+  const chorus_tensor *tail_log_probs;   /**< f32 [B], of all other tokens; NULL: -inf. Normalised with the above. */
+  const chorus_tensor *row_weights;      /**< f32 [B], finite; NULL: 1. 0: the row is not read, loss and gradient are 0. */
+  const chorus_tensor *loss;             /**< f32 [B], output. */
+  const chorus_tensor *gradient;         /**< [B, V], output: of the row's loss by the student's logits. */
+  const chorus_tensor *status;           /**< i32 [B], output: CHORUS_ROW_* bits. */
+} chorus_distill_args;
 
 /* ---- merge.reduce, merge.apply ------------------------------------------------------------
  * Element-wise work on aligned pieces of tensors. A piece starts at a multiple of CHORUS_BLOCK elements (per row: it is a
@@ -686,6 +730,8 @@ typedef struct chorus_experts_args {
 #define CHORUS_COMBINE_MODEL_INIT {CHORUS_END_OF(chorus_combine_model, missing_log_prob), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0, 0}
 #define CHORUS_COMBINE_DESC_INIT {CHORUS_END_OF(chorus_combine_desc, neighbours_weight), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define CHORUS_COMBINE_ARGS_INIT {CHORUS_END_OF(chorus_combine_args, model_token_log_probs), 0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_DISTILL_DESC_INIT {CHORUS_END_OF(chorus_distill_desc, scale), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define CHORUS_DISTILL_ARGS_INIT {CHORUS_END_OF(chorus_distill_args, status), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
 #define CHORUS_MERGE_REDUCE_DESC_INIT {CHORUS_END_OF(chorus_merge_reduce_desc, work_dtype), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define CHORUS_MERGE_REDUCE_ARGS_INIT {CHORUS_END_OF(chorus_merge_reduce_args, row_softmax), 0, 0, 0, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL}
 #define CHORUS_MERGE_DESC_INIT {CHORUS_END_OF(chorus_merge_desc, work_dtype), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}

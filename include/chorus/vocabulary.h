@@ -56,6 +56,12 @@ CHORUS_API int32_t chorus_vocabulary_find(const chorus_vocabulary *vocabulary, c
 CHORUS_API chorus_status chorus_vocabulary_get_fingerprint(const chorus_vocabulary *vocabulary, uint64_t out_words[2],
                                                            chorus_error **error);
 
+/** That the ids of both mean the same tokens, so that their models may be mixed without a map.
+ * @return CHORUS_OK; CHORUS_FAILED_PRECONDITION: names the first id that differs, and what it stands for in each;
+ *         CHORUS_INVALID_ARGUMENT. @since 0.1 */
+CHORUS_API chorus_status chorus_vocabulary_check_equal(const chorus_vocabulary *vocabulary, const chorus_vocabulary *other,
+                                                       chorus_error **error);
+
 #define CHORUS_ENCODE_ADD_SPECIAL 1u   /**< Add what the tokenizer adds around a text (<s> … ). */
 #define CHORUS_ENCODE_PLAIN_SPECIAL 2u /**< Treat the names of special tokens inside `text` as plain text. */
 
@@ -97,6 +103,19 @@ typedef struct chorus_vocabulary_map chorus_vocabulary_map;
  * @return CHORUS_OK; CHORUS_RESOURCE_EXHAUSTED. @since 0.1 */
 CHORUS_API chorus_status chorus_vocabulary_map_create(const chorus_vocabulary *from, const chorus_vocabulary *to,
                                                       chorus_vocabulary_map **out_map, chorus_error **error);
+/** Which tokens a common vocabulary has. */
+typedef int32_t chorus_vocabulary_common;
+#define CHORUS_VOCABULARY_UNION 0        /**< Those of any. */
+#define CHORUS_VOCABULARY_INTERSECTION 1 /**< Those of all. */
+
+/** Maps of `count` vocabularies onto the one they have in common, to `out_maps` [count]. Its ids are given in the order of the first
+ * vocabulary's ids, then those that only later ones have, in theirs; tokens are the same when their bytes and being special
+ * are; of several such in one vocabulary the k-th is the same as the k-th of another. The bytes of a common id: those of any
+ * vocabulary's token that its map lists under it.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT; CHORUS_RESOURCE_EXHAUSTED: more than 2^31 - 1 tokens. @since 0.1 */
+CHORUS_API chorus_status chorus_vocabulary_map_create_common(const chorus_vocabulary *const *vocabularies, size_t count,
+                                                             chorus_vocabulary_common common,
+                                                             chorus_vocabulary_map **out_maps, chorus_error **error);
 CHORUS_API void chorus_vocabulary_map_destroy(chorus_vocabulary_map *map);
 
 /** The arrays of a map, lent as long as it lives. */

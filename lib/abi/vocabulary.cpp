@@ -2,25 +2,19 @@
 // vocabulary.h: calls into vocabulary/.
 #include "chorus/vocabulary.h"
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "abi/boundary.h"
 #include "abi/info.h"
+#include "abi/vocabulary.h"
 #include "runtime/context.h"
-#include "vocabulary/map.h"
-#include "vocabulary/vocabulary.h"
+#include "vocabulary/common.h"
 
 using chorus::fail;
 using chorus::abi::guarded;
 using chorus::abi::require;
-
-struct chorus_vocabulary {
-  chorus::vocabulary::Vocabulary vocabulary;
-};
-
-struct chorus_vocabulary_map {
-  chorus::vocabulary::Map map;
-};
 
 namespace {
 
@@ -115,6 +109,33 @@ chorus_status chorus_vocabulary_map_create(const chorus_vocabulary *from, const 
     *require(out_map, "out_map") = nullptr;
     *out_map = new chorus_vocabulary_map{
         chorus::vocabulary::make_map(require(from, "from")->vocabulary, require(to, "to")->vocabulary)};
+  });
+}
+
+chorus_status chorus_vocabulary_check_equal(const chorus_vocabulary *vocabulary, const chorus_vocabulary *other,
+                                            chorus_error **error) {
+  return guarded(error, [&] {
+    chorus::vocabulary::check_equal(require(vocabulary, "vocabulary")->vocabulary, require(other, "other")->vocabulary);
+  });
+}
+
+chorus_status chorus_vocabulary_map_create_common(const chorus_vocabulary *const *vocabularies, size_t count,
+                                                  chorus_vocabulary_common common, chorus_vocabulary_map **out_maps,
+                                                  chorus_error **error) {
+  return guarded(error, [&] {
+    require(out_maps, "out_maps");
+    std::fill(out_maps, out_maps + count, nullptr);
+    if (count == 0) fail(CHORUS_INVALID_ARGUMENT, "count is 0; at least 1 vocabulary is needed");
+    if (common != CHORUS_VOCABULARY_UNION && common != CHORUS_VOCABULARY_INTERSECTION) {
+      fail(CHORUS_INVALID_ARGUMENT, "common is {}; union (0) and intersection (1) are known", common);
+    }
+    std::vector<const chorus::vocabulary::Vocabulary *> list;
+    for (size_t i = 0; i < count; ++i) list.push_back(&require(require(vocabularies, "vocabularies")[i], "a vocabulary")->vocabulary);
+    std::vector<std::unique_ptr<chorus_vocabulary_map>> maps;
+    for (auto &map : chorus::vocabulary::make_common_maps(list, common == CHORUS_VOCABULARY_INTERSECTION)) {
+      maps.push_back(std::unique_ptr<chorus_vocabulary_map>(new chorus_vocabulary_map{std::move(map)}));
+    }
+    for (size_t i = 0; i < count; ++i) out_maps[i] = maps[i].release();
   });
 }
 

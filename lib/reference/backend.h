@@ -13,6 +13,7 @@ using namespace chorus::plugin;
 
 // One per file of this folder.
 extern const chorus_kernel kCombineRows;
+extern const chorus_kernel kCombineDistill;
 extern const chorus_kernel kRouteTopk;
 extern const chorus_kernel kMergeReduce;
 extern const chorus_kernel kMergeApply;

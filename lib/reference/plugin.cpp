@@ -11,7 +11,8 @@ const chorus_device_desc kDevice = {CHORUS_END_OF(chorus_device_desc, device_id)
                                     "portable scalar code, deterministic", CHORUS_DEVICE_HOST, 0};
 const chorus_device_desc *const kDevices[] = {&kDevice};
 
-const chorus_kernel *const kKernels[] = {&kCombineRows, &kRouteTopk, &kMergeReduce, &kMergeApply, &kExpertsFfn};
+const chorus_kernel *const kKernels[] = {&kCombineRows, &kCombineDistill, &kRouteTopk,
+                                         &kMergeReduce, &kMergeApply,     &kExpertsFfn};
 
 const chorus_device_desc *const *list_devices(const chorus_host *, uint64_t *out_count, char *, size_t) {
   *out_count = std::size(kDevices);
