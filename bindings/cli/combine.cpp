@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "combine_run.h"
+#include "report.h"
 
 namespace chorus_cli {
 namespace {
@@ -56,6 +57,7 @@ Json to_json(const CombineArguments &arguments, const std::vector<CombineModel> 
   }
   if (arguments.rows) out["row_results"] = rows_of(models, result);
   if (!arguments.output.empty()) out["output"] = arguments.output;
+  if (!arguments.report.empty()) out["report"] = arguments.report;
   return out;
 }
 
@@ -95,7 +97,9 @@ void print_text(const CombineArguments &arguments, const std::vector<CombineMode
   if (result.bad_rows > 0) {
     fmt::print("{} rows have no distribution (NaN or empty support) and are left out; --rows names them\n", result.bad_rows);
   }
-  if (!arguments.output.empty()) fmt::print("written: {}\n", printable(arguments.output));
+  for (const std::string &path : {arguments.output, arguments.report}) {
+    if (!path.empty()) fmt::print("written: {}\n", printable(path));
+  }
 }
 
 }  // namespace
@@ -116,6 +120,7 @@ void add_combine(CLI::App *program) {
   command->add_flag("--rows", arguments->rows, "Print each row: target, its log-prob, argmax, status");
   command->add_option("--output", arguments->output, "New folder for the mixture's log-probs and argmax, as safetensors");
   command->add_flag("--replace", arguments->replace, "Let --output replace what is there");
+  command->add_option("--report", arguments->report, "New HTML file: calibration, uncertainty and weight plots; needs --targets");
   command->add_option("--device", arguments->device, "Device that computes (default: auto)");
   command->footer(
       "Linear: p = sum w p / sum w. Log-linear: log p = sum w log p - log Z, any real weight. A model of weight 0 is not read.\n"
@@ -129,10 +134,12 @@ void add_combine(CLI::App *program) {
       throw CallFailed("nothing to do: give --targets for perplexities, --rows, or --output", kExitUsage);
     }
     check_words(*arguments);
+    check_report(*arguments);
     watch_interrupts();
     const Context context = make_context(arguments->common);
     std::vector<CombineModel> models = open_models(context, *arguments);
     const CombineResult result = run_combine(context, *arguments, &models);
+    if (!arguments->report.empty()) write_report(context, *arguments, &models);
     arguments->common.json ? print_json(to_json(*arguments, models, result)) : print_text(*arguments, models, result);
   });
 }

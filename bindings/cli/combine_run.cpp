@@ -10,7 +10,6 @@
 namespace chorus_cli {
 namespace {
 
-using Combiner = Owned<chorus_combiner, chorus_combiner_destroy>;
 using CombinerSpec = Owned<chorus_combiner_spec, chorus_combiner_spec_destroy>;
 
 constexpr int64_t kBlockBytes = int64_t{64} << 20;  // of score rows in memory, all models together
@@ -31,13 +30,7 @@ std::vector<double> per_model(const char *option, const std::string &text, size_
   return numbers;
 }
 
-// A mixture of `models`; a model alone is the linear mixture of itself, whatever its weight.
-struct Wanted {
-  std::vector<CombineModel *> models;
-  bool alone = false;
-  int64_t vocabulary = 1, max_rows = 1;
-  uint32_t outputs = 0;
-};
+}  // namespace
 
 Combiner new_combiner(const Context &context, const CombineArguments &arguments, const Wanted &wanted) {
   Call call;
@@ -59,7 +52,6 @@ Combiner new_combiner(const Context &context, const CombineArguments &arguments,
   return Combiner(combiner);
 }
 
-// Targets of all rows; -1 for a row to leave out. Empty when none were asked for.
 std::vector<int64_t> read_targets(const Context &context, const CombineArguments &arguments, int64_t rows, int64_t vocabulary) {
   if (arguments.targets.empty()) return {};
   const RowsFile file(context, arguments.targets, arguments.targets_tensor, {"targets", "labels"});
@@ -81,14 +73,8 @@ std::vector<int64_t> read_targets(const Context &context, const CombineArguments
   return targets;
 }
 
-// Outputs of one combiner for a block of rows; an empty vector is not computed.
-struct Outputs {
-  std::vector<float> token_log_probs, log_probs;
-  std::vector<int32_t> argmax, status;
-};
-
 void run_block(const Combiner &combiner, const std::vector<CombineModel *> &models, int64_t count,
-               std::vector<int64_t> *targets, Outputs *outputs) {
+               std::vector<int64_t> *targets, Outputs *outputs, std::vector<float> *weights) {
   std::vector<std::unique_ptr<View>> views;
   std::vector<const chorus_tensor *> scores;
   for (CombineModel *model : models) {
@@ -100,18 +86,31 @@ void run_block(const Combiner &combiner, const std::vector<CombineModel *> &mode
   in.scores = scores.data();
   const View tokens(targets->data(), CHORUS_I64, count, 1);
   in.tokens = tokens.get();
+  std::unique_ptr<View> weight_view;
+  if (weights != nullptr) {
+    weight_view = std::make_unique<View>(weights->data(), CHORUS_F32, static_cast<int64_t>(weights->size()));
+    in.weights = weight_view->get();
+  }
   const View given(outputs->token_log_probs.data(), CHORUS_F32, count, 1);
   const View argmax(outputs->argmax.data(), CHORUS_I32, count), status(outputs->status.data(), CHORUS_I32, count);
   const int64_t vocabulary = static_cast<int64_t>(outputs->log_probs.size() / std::max<size_t>(1, targets->size()));
   const View log_probs(outputs->log_probs.data(), CHORUS_F32, count, vocabulary);
   chorus_combine_out out = CHORUS_COMBINE_OUT_INIT;
-  out.token_log_probs = given.get();
+  if (!outputs->token_log_probs.empty()) out.token_log_probs = given.get();
   if (!outputs->argmax.empty()) out.argmax = argmax.get();
   if (!outputs->status.empty()) out.status = status.get();
   if (!outputs->log_probs.empty()) out.log_probs = log_probs.get();
   Call call;
   call(chorus_combiner_run(combiner.get(), &in, &out, nullptr, call.slot()));
 }
+
+int64_t rows_of_block(const std::vector<CombineModel *> &models) {
+  int64_t row_bytes = 4;
+  for (const CombineModel *model : models) row_bytes += model->file->width() * 8;
+  return std::clamp<int64_t>(kBlockBytes / row_bytes, 1, std::max<int64_t>(1, models[0]->file->rows()));
+}
+
+namespace {
 
 // The rows of one block into the result. Every perplexity is over the same rows, so that they compare: those with a target
 // and with a distribution of the mixture.
@@ -186,20 +185,18 @@ std::vector<CombineModel> open_models(const Context &context, const CombineArgum
 CombineResult run_combine(const Context &context, const CombineArguments &arguments, std::vector<CombineModel> *all) {
   Wanted wanted;
   std::vector<size_t> places;  // of the models that are read, among all
-  int64_t row_bytes = 4;
   for (size_t i = 0; i < all->size(); ++i) {
     CombineModel &model = (*all)[i];
     if (model.weight == 0) continue;
     wanted.models.push_back(&model);
     places.push_back(i);
     wanted.vocabulary = std::max(wanted.vocabulary, model.n_valid);
-    row_bytes += model.file->width() * 8;
   }
   CombineResult result;
   result.models.resize(all->size());
   result.rows = wanted.models[0]->file->rows();
   const bool writes = !arguments.output.empty();
-  wanted.max_rows = std::clamp<int64_t>(kBlockBytes / row_bytes, 1, std::max<int64_t>(1, result.rows));
+  wanted.max_rows = rows_of_block(wanted.models);
   wanted.outputs = CHORUS_COMBINE_OUT_TOKEN_LOG_PROBS | CHORUS_COMBINE_OUT_ARGMAX | CHORUS_COMBINE_OUT_STATUS |
                    (writes ? CHORUS_COMBINE_OUT_LOG_PROBS : 0);
   const std::vector<int64_t> targets = read_targets(context, arguments, result.rows, wanted.vocabulary);

@@ -14,7 +14,7 @@ struct CombineArguments {
   Common common;
   std::vector<std::string> models;  // NAME=FILE or FILE
   std::string weights, temperatures, valid, rule = "linear", kind = "logits", device = "auto";
-  std::string tensor, targets, targets_tensor, output;
+  std::string tensor, targets, targets_tensor, output, report;
   bool rows = false, replace = false;
 };
 
@@ -59,5 +59,32 @@ struct CombineResult {
 void check_words(const CombineArguments &arguments);
 std::vector<CombineModel> open_models(const Context &context, const CombineArguments &arguments);
 CombineResult run_combine(const Context &context, const CombineArguments &arguments, std::vector<CombineModel> *models);
+
+// ---- The pieces, for other commands and for the report ----
+
+using Combiner = Owned<chorus_combiner, chorus_combiner_destroy>;
+
+// A mixture of `models`; a model alone is the linear mixture of itself, whatever its weight.
+struct Wanted {
+  std::vector<CombineModel *> models;
+  bool alone = false;
+  int64_t vocabulary = 1, max_rows = 1;
+  uint32_t outputs = 0;
+};
+
+// Outputs of one combiner for a block of rows; an empty vector is not computed.
+struct Outputs {
+  std::vector<float> token_log_probs, log_probs;
+  std::vector<int32_t> argmax, status;
+};
+
+Combiner new_combiner(const Context &context, const CombineArguments &arguments, const Wanted &wanted);
+// The rows in the models' blocks; `weights`: instead of the models' own, one per model that is read.
+void run_block(const Combiner &combiner, const std::vector<CombineModel *> &models, int64_t count,
+               std::vector<int64_t> *targets, Outputs *outputs, std::vector<float> *weights = nullptr);
+// Targets of all rows; -1 for a row to leave out. Empty when none were asked for.
+std::vector<int64_t> read_targets(const Context &context, const CombineArguments &arguments, int64_t rows, int64_t vocabulary);
+// Rows of a block, so that all models together stay within a memory of some 64 MiB.
+int64_t rows_of_block(const std::vector<CombineModel *> &models);
 
 }  // namespace chorus_cli

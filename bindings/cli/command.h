@@ -88,6 +88,7 @@ Context make_context(const Common &common);
 void add_plugins(CLI::App *program);
 void add_inspect(CLI::App *program);
 void add_combine(CLI::App *program);
+void add_fit(CLI::App *program);
 void add_route(CLI::App *program);
 void add_merge(CLI::App *program);
 void add_version(CLI::App *program);

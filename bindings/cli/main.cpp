@@ -15,11 +15,13 @@ int main(int argc, char **argv) {
       "  chorus inspect MODEL                        tensors, layers, experts; is it sound?\n"
       "  chorus merge recipe.yml OUT --plan          what a merge would do\n"
       "  chorus combine --model a=a.safetensors --model b=b.safetensors --targets t.safetensors\n"
+      "  chorus fit --model a=a.safetensors --model b=b.safetensors --targets t.safetensors\n"
       "  chorus route logits.safetensors -k 2        loads of the experts\n"
       "Exit codes: 0 done; 1 could not be done; 2 wrong usage; 3 a file or argument is wrong; 130 interrupted.");
   chorus_cli::add_plugins(&program);
   chorus_cli::add_inspect(&program);
   chorus_cli::add_combine(&program);
+  chorus_cli::add_fit(&program);
   chorus_cli::add_route(&program);
   chorus_cli::add_merge(&program);
   chorus_cli::add_version(&program);
