@@ -106,9 +106,12 @@ typedef struct chorus_experts chorus_experts;
 
 /** New spec: SwiGLU, gate and up rows concatenated, no biases, f32 in and out, i32 ids, up to 1 token per call.
  *
- * @param gate_up  [E, 2I, H] f32 or bf16: for each expert I gate rows, then I up rows. Borrowed until
- *                 chorus_experts_create() returns; host memory, or memory of the device the experts will live on.
- * @param down     [E, H, I], dtype of gate_up. Borrowed likewise.
+ * @param gate_up  [E, 2I, H] f32, bf16 or f16: for each expert I gate rows, then I up rows. Or i8 with `quant`; or int4:
+ *                 u8 [E, 2I, ceil(H / 2)] with quant->packing CHORUS_PACKING_INT4. quant->scales: f32, f16 or bf16
+ *                 [E, 2I, groups], groups of quant->group_size columns (0: one per row); axis 2, no zero points.
+ *                 Borrowed until chorus_experts_create() returns; host memory, or memory of the device the experts will
+ *                 live on (quantised: host memory).
+ * @param down     [E, H, I], dtype and packing of gate_up. Borrowed likewise.
  * @param k        Experts per token, 1 to 64.
  * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: names the tensor; CHORUS_RESOURCE_EXHAUSTED. @since 0.1 */
 CHORUS_API chorus_status chorus_experts_spec_create(const chorus_tensor *gate_up, const chorus_tensor *down, int32_t k,
@@ -123,14 +126,33 @@ CHORUS_API chorus_status chorus_experts_spec_set_max_tokens(chorus_experts_spec 
 CHORUS_API chorus_status chorus_experts_spec_set_dtypes(chorus_experts_spec *spec, chorus_dtype x, chorus_dtype y,
                                                         chorus_dtype ids, chorus_error **error);
 
-/** CHORUS_ACTIVATION_SWIGLU, and how gate and up rows lie: CHORUS_GATE_UP_CONCATENATED, CHORUS_UP_GATE_CONCATENATED or
- * CHORUS_GATE_UP_INTERLEAVED. @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: unknown constant. @since 0.1 */
+/** CHORUS_ACTIVATION_SWIGLU, …, and how gate and up rows lie: CHORUS_GATE_UP_CONCATENATED, CHORUS_UP_GATE_CONCATENATED or
+ * CHORUS_GATE_UP_INTERLEAVED. CHORUS_ACTIVATION_RELU and _RELU2 have no gate: gate_up is [E, I, H].
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: unknown constant. @since 0.1 */
 CHORUS_API chorus_status chorus_experts_spec_set_activation(chorus_experts_spec *spec, chorus_activation activation,
                                                             chorus_gate_layout layout, chorus_error **error);
 
 /** Biases, f32 [E, 2I] and [E, H], each may be NULL; borrowed until the experts are created. @since 0.1 */
 CHORUS_API chorus_status chorus_experts_spec_set_biases(chorus_experts_spec *spec, const chorus_tensor *gate_up_bias,
                                                         const chorus_tensor *down_bias, chorus_error **error);
+
+/** Clamps gates to at most `limit` and ups to ±limit, biases included, before the activation (gpt-oss: 7); 0: none.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: negative or not finite. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_spec_set_limit(chorus_experts_spec *spec, double limit, chorus_error **error);
+
+/** 1: the routing weight multiplies the expert's input (Llama 4) instead of its output. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_spec_set_weight_before(chorus_experts_spec *spec, int32_t weight_before,
+                                                               chorus_error **error);
+
+/** 1: a token's bytes do not depend on the rest of its batch. Costs nothing on `reference` and `cpu`, where they never do.
+ * @since 0.1 */
+CHORUS_API chorus_status chorus_experts_spec_set_batch_invariant(chorus_experts_spec *spec, int32_t batch_invariant,
+                                                                 chorus_error **error);
+
+/** The last `n_shared` of the E experts are shared: they work on every token with weight 1, in the same pass, added after
+ * the routed ones. Ids then name the first E - n_shared alone. A shared expert wider than I (DeepSeek's) is several of I.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: not 0 to E - 1. @since 0.1 */
+CHORUS_API chorus_status chorus_experts_spec_set_shared(chorus_experts_spec *spec, int32_t n_shared, chorus_error **error);
 
 /** i32 [global experts] in host memory: the local index of each global expert, or -1 for one not held here, which then
  * contributes 0. Copied. @since 0.1 */

@@ -71,6 +71,7 @@ typedef uint32_t chorus_dtype;
 #define CHORUS_U16 0x1001u      /**< Unsigned 16-bit integer. */
 #define CHORUS_U8 0x0801u       /**< Unsigned 8-bit integer. */
 #define CHORUS_BOOL 0x0806u     /**< One byte, 0 or 1. */
+#define CHORUS_I4 0x0400u       /**< Signed 4-bit integer; lies in memory as bytes (CHORUS_U8) with CHORUS_PACKING_INT4. */
 #define CHORUS_F8_E4M3FN 0x080au   /**< 8-bit float, no infinity. Recognised; no kernel computes with it yet. */
 #define CHORUS_F8_E5M2 0x080cu     /**< 8-bit float. Recognised; no kernel computes with it yet. */
 #define CHORUS_F8_E8M0FNU 0x080eu  /**< 8-bit scale exponent. Recognised; no kernel computes with it yet. */
@@ -93,17 +94,24 @@ typedef uint32_t chorus_dtype;
 
 struct chorus_tensor;
 
+/** How the values of a quantised tensor lie in its elements. */
+#define CHORUS_PACKING_NONE 0u /**< One value per element (CHORUS_I8). */
+/** CHORUS_U8, the last dimension counts bytes: two values each, the one of even index in the low four bits, two's complement
+ * (-8 to 7). An odd number of values is padded by one. @since 0.1 */
+#define CHORUS_PACKING_INT4 1u
+
 /** How the stored numbers of a quantised tensor become real ones: real = scale * (stored - zero_point).
  *
- * Borrowed for the call. No kernel of this version reads it; a tensor that carries it is refused by name.
+ * Borrowed for the call. The weights of experts take it (chorus_experts_spec_create); elsewhere a tensor that carries it is
+ * refused by name.
  */
 typedef struct chorus_quant {
   size_t struct_size;                       /**< CHORUS_QUANT_INIT sets it. */
-  const struct chorus_tensor *scales;       /**< Scales; shape by `axis` and `group_size`. */
+  const struct chorus_tensor *scales;       /**< f32, f16 or bf16; shape of the tensor, but along `axis` one per group. */
   const struct chorus_tensor *zero_points;  /**< NULL: zero points are 0. */
   int64_t group_size;                       /**< Elements that share a scale along `axis`; 0 = all of them. */
   int32_t axis;                             /**< Axis along which groups lie. */
-  uint32_t packing;                         /**< 0: one value per byte or more; others are not defined yet. */
+  uint32_t packing;                         /**< CHORUS_PACKING_*. */
 } chorus_quant;
 
 /** A borrowed view of memory: the caller owns it and keeps it alive for the call (device work: until the

@@ -194,6 +194,29 @@ chorus_status chorus_experts_spec_set_biases(chorus_experts_spec *spec, const ch
   });
 }
 
+chorus_status chorus_experts_spec_set_limit(chorus_experts_spec *spec, double limit, chorus_error **error) {
+  return guarded(error, [&] {
+    require(spec, "spec");
+    if (!(limit >= 0) || std::isinf(limit)) {
+      fail(CHORUS_INVALID_ARGUMENT, "limit is {}; finite and >= 0 is needed, 0 for none", limit);
+    }
+    spec->spec.desc.limit = limit;
+  });
+}
+
+chorus_status chorus_experts_spec_set_weight_before(chorus_experts_spec *spec, int32_t weight_before, chorus_error **error) {
+  return guarded(error, [&] { require(spec, "spec")->spec.desc.weight_before = weight_before != 0 ? 1 : 0; });
+}
+
+chorus_status chorus_experts_spec_set_batch_invariant(chorus_experts_spec *spec, int32_t batch_invariant,
+                                                      chorus_error **error) {
+  return guarded(error, [&] { require(spec, "spec")->spec.desc.batch_invariant = batch_invariant != 0 ? 1 : 0; });
+}
+
+chorus_status chorus_experts_spec_set_shared(chorus_experts_spec *spec, int32_t n_shared, chorus_error **error) {
+  return guarded(error, [&] { require(spec, "spec")->spec.set_shared(n_shared); });
+}
+
 chorus_status chorus_experts_spec_set_expert_map(chorus_experts_spec *spec, const chorus_tensor *expert_map,
                                                  chorus_error **error) {
   return guarded(error, [&] { require(spec, "spec")->spec.set_expert_map(*require(expert_map, "expert_map")); });

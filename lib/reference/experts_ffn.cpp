@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// experts.ffn: y_t = sum_j weight_tj * down_e(silu(gate_e x_t) * up_e x_t), one token at a time; the plain f32-
+// experts.ffn: y_t = sum_j weight_tj * down_e(act(gate_e x_t, up_e x_t)), one token at a time; the plain f32-
 // accumulating computation that other backends' errors are measured against. docs/numerics.md, "Experts".
 // Cost: 6 * H * I flops per slot that counts; workspace: 3(H + I) floats per piece of tokens.
 #include <algorithm>
 #include <cstring>
 
 #include "chorus/exact_math.h"
+#include "chorus/plugin_experts.hpp"
 #include "reference/backend.h"
 
 namespace chorus::reference {
@@ -15,72 +16,68 @@ constexpr int64_t kMostPieces = 16;  // tokens are split into at most so many ta
 
 struct ExpertsState {
   const chorus_host *host;
-  int32_t n_experts, k;
-  int64_t hidden, intermediate;
+  int32_t n_experts, n_shared, k;
+  int64_t hidden, intermediate, wide;  // wide: rows of gate_up
   chorus_dtype weights_dtype, x_dtype, y_dtype, ids_dtype;
+  chorus_activation activation;
   chorus_gate_layout layout;
+  float limit;  // 0: none
   bool weight_before;
-  int64_t n_ids;  // ids an expert_map knows, or n_experts
-  // One block of memory, compact; matrices are transposed: [E, H, 2I] and [E, I, H].
+  int64_t n_ids;  // ids an expert_map knows, or the experts that are routed
+  // One block of memory, compact; matrices are transposed: [E, H, wide] and [E, I, H].
   void *memory;
   uint64_t bytes;
-  const char *gate_up, *down;
+  const char *gate_up, *down;             // in stored_dtype
   const float *gate_up_bias, *down_bias;  // NULL: none
   const int32_t *map;                     // NULL: identity
 };
 
-// ---- Score ----
-
 int32_t experts_score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
-  const auto &d = *static_cast<const chorus_experts_desc *>(desc);
-  const auto f32_or_bf16 = [](chorus_dtype dtype) { return dtype == CHORUS_F32 || dtype == CHORUS_BF16; };
-  if (d.n_experts < 1) return refuse(why, bytes, "n_experts is %d; supported: 1 and above", d.n_experts);
-  if (d.k < 1) return refuse(why, bytes, "k is %d; supported: 1 and above", d.k);
-  if (d.hidden < 1 || d.intermediate < 1)
-    return refuse(why, bytes, "hidden is %lld, intermediate is %lld; supported: 1 and above",
-                  static_cast<long long>(d.hidden), static_cast<long long>(d.intermediate));
-  if (!f32_or_bf16(d.weights_dtype))
-    return refuse(why, bytes, "weights_dtype is 0x%x; supported: f32, bf16", d.weights_dtype);
-  if (!f32_or_bf16(d.x_dtype)) return refuse(why, bytes, "x_dtype is 0x%x; supported: f32, bf16", d.x_dtype);
-  if (!f32_or_bf16(d.y_dtype)) return refuse(why, bytes, "y_dtype is 0x%x; supported: f32, bf16", d.y_dtype);
-  if (d.ids_dtype != CHORUS_I32 && d.ids_dtype != CHORUS_I64)
-    return refuse(why, bytes, "ids_dtype is 0x%x; supported: i32, i64", d.ids_dtype);
-  if (d.activation != CHORUS_ACTIVATION_SWIGLU)
-    return refuse(why, bytes, "activation is %d; supported: swiglu (0)", d.activation);
-  if (d.layout < CHORUS_GATE_UP_CONCATENATED || d.layout > CHORUS_GATE_UP_INTERLEAVED)
-    return refuse(why, bytes, "layout is %d; supported: gate-up, up-gate, interleaved (0 to 2)", d.layout);
-  if (d.limit != 0.0) return refuse(why, bytes, "limit is %g; supported: 0 (off)", d.limit);
-  return kScore;
+  return accept_experts(*static_cast<const chorus_experts_desc *>(desc), why, bytes) > 0 ? kScore : 0;
 }
 
 // ---- Prepare ----
 
-// Bytes of the compact copy of `t`, 0 for NULL.
+// Weights are kept as they are when run() can widen them fast, else as f32: of integers the product with their scale.
+chorus_dtype stored_dtype(chorus_dtype weights) { return weights == CHORUS_BF16 ? CHORUS_BF16 : CHORUS_F32; }
+
+uint64_t matrix_bytes(chorus_dtype weights, int64_t experts, int64_t rows, int64_t columns) {
+  return aligned(static_cast<uint64_t>(experts * rows * columns) * bytes_of(stored_dtype(weights)));
+}
+
+// The matrices of all experts at `to`, which moves past them; transposed, so that run() reads them in the order in which
+// it multiplies.
+const char *pack_matrices(const WeightView &from, int64_t experts, int64_t rows, int64_t columns, char *&to) {
+  const char *begin = to;
+  const chorus_dtype stored = stored_dtype(from.dtype);
+  int64_t at = 0;
+  for (int64_t e = 0; e < experts; ++e) {
+    for (int64_t c = 0; c < columns; ++c) {
+      for (int64_t r = 0; r < rows; ++r, ++at) store_f32(stored, to, at, from.at(e, r, c));
+    }
+  }
+  to += matrix_bytes(from.dtype, experts, rows, columns);
+  return begin;
+}
+
+// Bytes of the compact copy of `t`, 0 for NULL. Elements have four bytes.
 uint64_t packed_bytes(const chorus_tensor *t) {
   if (t == nullptr) return 0;
-  uint64_t bytes = bytes_of(dtype_of(*t));
+  uint64_t bytes = 4;
   for (int32_t i = 0; i < t->ndim; ++i) bytes *= static_cast<uint64_t>(t->shape[i]);
   return aligned(bytes);
 }
 
-// Copies a tensor of up to three dimensions, any strides, to `to`; moves `to` past it. NULL stays NULL. Matrices are
-// transposed, so that run() reads them in the order in which it multiplies.
+// Copies a vector or matrix of four-byte elements, any strides, to `to`, which moves past it. NULL stays NULL.
 const char *pack(const chorus_tensor *t, char *&to) {
   if (t == nullptr) return nullptr;
-  const uint64_t size = bytes_of(dtype_of(*t));
   const int last = t->ndim - 1;
-  const auto axis = [&](int i) { return i >= 0 ? t->shape[i] : 1; };
-  const auto stride = [&](int i) { return i >= 0 ? stride_of(*t, i) : 0; };
-  const int rows = t->ndim == 3 ? last - 1 : last, columns = t->ndim == 3 ? last : last - 1;
+  const int64_t rows = t->ndim == 2 ? t->shape[0] : 1, row_stride = t->ndim == 2 ? stride_of(*t, 0) : 0;
   const char *begin = to;
   char *at = to;
-  for (int64_t a = 0; a < axis(last - 2); ++a) {
-    for (int64_t c = 0; c < axis(columns); ++c) {
-      const auto *from = static_cast<const char *>(t->data) +
-                         (a * stride(last - 2) + c * stride(columns)) * static_cast<int64_t>(size);
-      for (int64_t r = 0; r < axis(rows); ++r, at += size)
-        std::memcpy(at, from + r * stride(rows) * static_cast<int64_t>(size), size);
-    }
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < t->shape[last]; ++c, at += 4)
+      std::memcpy(at, static_cast<const char *>(t->data) + (r * row_stride + c * stride_of(*t, last)) * 4, 4);
   }
   to += packed_bytes(t);
   return begin;
@@ -95,9 +92,9 @@ void experts_release(void *prepared) {
 
 chorus_status check_map(const ExpertsState &state, chorus_error_slot slot) {
   for (int64_t i = 0; state.map != nullptr && i < state.n_ids; ++i) {
-    if (state.map[i] >= state.n_experts || state.map[i] < -1)
+    if (state.map[i] >= state.n_experts - state.n_shared || state.map[i] < -1)
       return report(state.host, slot, CHORUS_INVALID_ARGUMENT, "expert_map[%lld] is %d; allowed: -1 to %d",
-                    static_cast<long long>(i), state.map[i], state.n_experts - 1);
+                    static_cast<long long>(i), state.map[i], state.n_experts - state.n_shared - 1);
   }
   return CHORUS_OK;
 }
@@ -107,10 +104,24 @@ chorus_status experts_prepare(chorus_plugin_device *device, const void *desc, vo
   const chorus_host *host = device->host;
   auto *state = make_state<ExpertsState>(host, slot);
   if (state == nullptr) return CHORUS_RESOURCE_EXHAUSTED;
-  *state = {host,      d.n_experts, d.k,      d.hidden,  d.intermediate, d.weights_dtype, d.x_dtype, d.y_dtype,
-            d.ids_dtype, d.layout,  d.weight_before != 0, d.n_experts, nullptr, 0, nullptr, nullptr, nullptr, nullptr, nullptr};
-  const chorus_tensor *const tensors[] = {d.gate_up, d.down, d.gate_up_bias, d.down_bias, d.expert_map};
-  for (const chorus_tensor *t : tensors) state->bytes += packed_bytes(t);
+  state->n_experts = d.n_experts;
+  state->n_shared = d.n_shared;
+  state->k = d.k;
+  state->hidden = d.hidden;
+  state->intermediate = d.intermediate;
+  state->wide = is_gated(d.activation) ? 2 * d.intermediate : d.intermediate;
+  state->weights_dtype = d.weights_dtype;
+  state->x_dtype = d.x_dtype;
+  state->y_dtype = d.y_dtype;
+  state->ids_dtype = d.ids_dtype;
+  state->activation = d.activation;
+  state->layout = d.layout;
+  state->limit = static_cast<float>(d.limit);
+  state->weight_before = d.weight_before != 0;
+  state->n_ids = d.expert_map != nullptr ? d.expert_map->shape[0] : d.n_experts - d.n_shared;
+  state->bytes = matrix_bytes(d.weights_dtype, d.n_experts, state->wide, d.hidden) +
+                 matrix_bytes(d.weights_dtype, d.n_experts, d.hidden, d.intermediate);
+  for (const chorus_tensor *t : {d.gate_up_bias, d.down_bias, d.expert_map}) state->bytes += packed_bytes(t);
   state->memory = host->allocate(host->self, state->bytes, kAlignment);
   if (state->memory == nullptr) {
     const chorus_status status = report(host, slot, CHORUS_RESOURCE_EXHAUSTED, "no memory for %llu bytes of expert weights",
@@ -119,12 +130,11 @@ chorus_status experts_prepare(chorus_plugin_device *device, const void *desc, vo
     return status;
   }
   auto *to = static_cast<char *>(state->memory);
-  state->gate_up = pack(d.gate_up, to);
-  state->down = pack(d.down, to);
+  state->gate_up = pack_matrices({d.gate_up, d.weights_dtype}, d.n_experts, state->wide, d.hidden, to);
+  state->down = pack_matrices({d.down, d.weights_dtype}, d.n_experts, d.hidden, d.intermediate, to);
   state->gate_up_bias = reinterpret_cast<const float *>(pack(d.gate_up_bias, to));
   state->down_bias = reinterpret_cast<const float *>(pack(d.down_bias, to));
   state->map = reinterpret_cast<const int32_t *>(pack(d.expert_map, to));
-  if (d.expert_map != nullptr) state->n_ids = d.expert_map->shape[0];
   const chorus_status status = check_map(*state, slot);
   if (status != CHORUS_OK) {
     experts_release(state);
@@ -153,9 +163,9 @@ void multiply(const float *x, int64_t rows, const Weight *matrix, int64_t column
   }
 }
 
-void multiply(chorus_dtype dtype, const float *x, int64_t rows, const char *matrices, int64_t index, int64_t columns,
+void multiply(chorus_dtype weights, const float *x, int64_t rows, const char *matrices, int64_t index, int64_t columns,
               float *out) {
-  if (dtype == CHORUS_F32) {
+  if (stored_dtype(weights) == CHORUS_F32) {
     const auto *matrix = reinterpret_cast<const float *>(matrices) + index * rows * columns;
     return multiply(x, rows, matrix, columns, [](float w) { return w; }, out);
   }
@@ -163,20 +173,22 @@ void multiply(chorus_dtype dtype, const float *x, int64_t rows, const char *matr
   multiply(x, rows, matrix, columns, f32_from_bf16, out);
 }
 
-// Operands of a multiplication have the weights' dtype.
-float operand(chorus_dtype weights_dtype, float x) {
-  return weights_dtype == CHORUS_BF16 ? f32_from_bf16(bf16_from_f32(x)) : x;
-}
-
-struct Columns {
-  int64_t gate, up;
-};
-
-Columns columns_of(const ExpertsState &s, int64_t i) {
-  switch (s.layout) {
-    case CHORUS_UP_GATE_CONCATENATED: return {s.intermediate + i, i};
-    case CHORUS_GATE_UP_INTERLEAVED: return {2 * i, 2 * i + 1};
-    default: return {i, s.intermediate + i};
+// What a gate and an up become. The clamps come first; NaN stays NaN.
+float activate(const ExpertsState &s, float gate, float up) {
+  if (s.limit > 0) {
+    if (gate > s.limit) gate = s.limit;
+    if (up > s.limit) up = s.limit;
+    if (up < -s.limit) up = -s.limit;
+  }
+  const auto relu = [](float x) { return x < 0 ? 0.0f : x; };
+  switch (s.activation) {
+    case CHORUS_ACTIVATION_GEGLU:  // 0.5 g (1 + tanh(t)) = g sigmoid(2t), t = sqrt(2 / pi) (g + 0.044715 g^3)
+      return gate * chorus_exact_sigmoid(1.5957691216f * (gate + 0.044715f * gate * gate * gate)) * up;
+    case CHORUS_ACTIVATION_REGLU: return relu(gate) * up;
+    case CHORUS_ACTIVATION_RELU: return relu(up);
+    case CHORUS_ACTIVATION_RELU2: return relu(up) * relu(up);
+    case CHORUS_ACTIVATION_GPT_OSS: return (up + 1.0f) * (gate * chorus_exact_sigmoid(1.702f * gate));
+    default: return gate * chorus_exact_sigmoid(gate) * up;
   }
 }
 
@@ -189,15 +201,15 @@ struct Scratch {
   float *x, *gate_up, *h, *out, *y;  // H, 2I, I, H, H
 };
 
-// out = down(silu(gate x) * up x) of one expert.
+// out = down(act(gate x, up x)) of one expert.
 void run_expert(const ExpertsState &s, int32_t expert, const Scratch &scratch) {
-  const int64_t both = 2 * s.intermediate;
-  multiply(s.weights_dtype, scratch.x, s.hidden, s.gate_up, expert, both, scratch.gate_up);
-  add_bias(s.gate_up_bias, expert, both, scratch.gate_up);
+  const chorus_dtype operand = operand_dtype(s.weights_dtype);
+  multiply(s.weights_dtype, scratch.x, s.hidden, s.gate_up, expert, s.wide, scratch.gate_up);
+  add_bias(s.gate_up_bias, expert, s.wide, scratch.gate_up);
   for (int64_t i = 0; i < s.intermediate; ++i) {
-    const Columns at = columns_of(s, i);
-    const float gate = scratch.gate_up[at.gate], up = scratch.gate_up[at.up];
-    scratch.h[i] = operand(s.weights_dtype, gate * chorus_exact_sigmoid(gate) * up);
+    const GateUpRows at = gate_up_rows(s.activation, s.layout, s.intermediate, i);
+    const float gate = at.gate >= 0 ? scratch.gate_up[at.gate] : 0.0f;
+    scratch.h[i] = rounded_operand(operand, activate(s, gate, scratch.gate_up[at.up]));
   }
   multiply(s.weights_dtype, scratch.h, s.intermediate, s.down, expert, s.hidden, scratch.out);
   add_bias(s.down_bias, expert, s.hidden, scratch.out);
@@ -213,6 +225,16 @@ int32_t local_expert(const ExpertsState &s, int64_t id, int32_t &status) {
   return s.map != nullptr ? s.map[id] : static_cast<int32_t>(id);
 }
 
+// y += weight * expert(x).
+void add_expert(const ExpertsState &s, const void *x_row, int32_t expert, float weight, const Scratch &scratch) {
+  const chorus_dtype operand = operand_dtype(s.weights_dtype);
+  const float before = s.weight_before ? weight : 1.0f, after = s.weight_before ? 1.0f : weight;
+  for (int64_t i = 0; i < s.hidden; ++i)
+    scratch.x[i] = rounded_operand(operand, before * load_f32(s.x_dtype, x_row, i));
+  run_expert(s, expert, scratch);
+  for (int64_t i = 0; i < s.hidden; ++i) scratch.y[i] = scratch.y[i] + after * scratch.out[i];
+}
+
 void run_token(const ExpertsState &s, const chorus_experts_args &args, int64_t token, const Scratch &scratch) {
   int32_t status = CHORUS_ROW_OK;
   std::fill(scratch.y, scratch.y + s.hidden, 0.0f);
@@ -222,13 +244,9 @@ void run_token(const ExpertsState &s, const chorus_experts_args &args, int64_t t
     const int64_t id = integer_at(s.ids_dtype, row_of(*args.ids, token), j * id_step);
     const int32_t expert = local_expert(s, id, status);
     const float weight = static_cast<const float *>(row_of(*args.weights, token))[j * weight_step];
-    if (expert < 0 || weight == 0.0f) continue;
-    const float before = s.weight_before ? weight : 1.0f, after = s.weight_before ? 1.0f : weight;
-    for (int64_t i = 0; i < s.hidden; ++i)
-      scratch.x[i] = operand(s.weights_dtype, before * load_f32(s.x_dtype, x_row, i));
-    run_expert(s, expert, scratch);
-    for (int64_t i = 0; i < s.hidden; ++i) scratch.y[i] = scratch.y[i] + after * scratch.out[i];
+    if (expert >= 0 && weight != 0.0f) add_expert(s, x_row, expert, weight, scratch);
   }
+  for (int32_t e = s.n_experts - s.n_shared; e < s.n_experts; ++e) add_expert(s, x_row, e, 1.0f, scratch);
   void *y_row = row_of(*args.y, token);
   for (int64_t i = 0; i < s.hidden; ++i) store_f32(s.y_dtype, y_row, i, scratch.y[i]);
   put_integer(args.status, token, status);

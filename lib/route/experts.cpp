@@ -16,11 +16,53 @@ void check_weights(const chorus_tensor *tensor, const TensorRule &rule, const De
   check_tensor(tensor, rule, is_host ? host : device);
 }
 
-void check_spec(const ExpertsSpec &spec, const Device &device, const Device &host) {
-  const chorus_experts_desc &d = spec.desc;
-  const int64_t experts = d.n_experts, wide = 2 * d.intermediate;
-  check_weights(d.gate_up, {"gate_up", {CHORUS_F32, CHORUS_BF16}, {experts, wide, d.hidden}}, device, host);
-  check_weights(d.down, {"down", {dtype_of(*d.gate_up)}, {experts, d.hidden, d.intermediate}}, device, host);
+bool has_gate(chorus_activation activation) {
+  return activation != CHORUS_ACTIVATION_RELU && activation != CHORUS_ACTIVATION_RELU2;
+}
+
+// The dtype of the values, which for int4 is not that of the elements.
+chorus_dtype weights_dtype_of(const chorus_tensor &t) {
+  return t.quant != nullptr && t.quant->packing == CHORUS_PACKING_INT4 ? CHORUS_I4 : dtype_of(t);
+}
+
+void check_quant(const chorus_tensor &t, const char *name, const char *scales_name, int64_t rows, int64_t columns,
+                 const Device &host) {
+  const chorus_quant *q = t.quant;
+  if (q == nullptr) fail(CHORUS_INVALID_ARGUMENT, "{} holds integers without a quant; its scales are needed", name);
+  if (q->struct_size < CHORUS_END_OF(chorus_quant, packing)) {
+    fail(CHORUS_INVALID_ARGUMENT, "{}: quant->struct_size is {}; initialise it with CHORUS_QUANT_INIT", name, q->struct_size);
+  }
+  if (q->axis != 2) fail(CHORUS_INVALID_ARGUMENT, "{}: quant->axis is {}; groups lie along 2, the columns", name, q->axis);
+  if (q->packing > CHORUS_PACKING_INT4) {
+    fail(CHORUS_INVALID_ARGUMENT, "{}: quant->packing is {}; 0 (i8) and 1 (int4) are known", name, q->packing);
+  }
+  if (q->group_size < 0) fail(CHORUS_INVALID_ARGUMENT, "{}: quant->group_size is {}; 0 or more is needed", name, q->group_size);
+  if (q->zero_points != nullptr) {
+    fail(CHORUS_UNIMPLEMENTED, "{}: quant->zero_points are given; weights must be symmetric (NULL)", name);
+  }
+  if (t.device_type != CHORUS_DEVICE_HOST) fail(CHORUS_UNIMPLEMENTED, "{}: quantised weights must be in host memory", name);
+  const int64_t groups = q->group_size > 0 ? (columns - 1) / q->group_size + 1 : 1;
+  check_tensor(q->scales, {scales_name, {CHORUS_F32, CHORUS_F16, CHORUS_BF16}, {t.shape[0], rows, groups}, false, false}, host);
+}
+
+void check_spec(const chorus_experts_desc &d, const Device &device, const Device &host) {
+  const int64_t experts = d.n_experts, wide = d.gate_up->shape[1];
+  const bool packed = d.weights_dtype == CHORUS_I4, quantised = packed || d.weights_dtype == CHORUS_I8;
+  const auto elements = [&](int64_t columns) { return packed ? (columns + 1) / 2 : columns; };
+  const auto check = [&](const chorus_tensor *t, const char *name, int64_t rows, int64_t columns) {
+    const TensorRule rule = {name, {CHORUS_F32, CHORUS_BF16, CHORUS_F16, packed ? CHORUS_U8 : CHORUS_I8},
+                             {experts, rows, elements(columns)}, false, true, quantised};
+    check_weights(t, rule, device, host);
+  };
+  check(d.gate_up, "gate_up", wide, d.hidden);
+  check(d.down, "down", d.hidden, d.intermediate);
+  if (weights_dtype_of(*d.down) != d.weights_dtype) {
+    fail(CHORUS_INVALID_ARGUMENT, "down: its dtype or packing is not that of gate_up; both must be the same");
+  }
+  if (quantised) {
+    check_quant(*d.gate_up, "gate_up", "gate_up.quant->scales", wide, d.hidden, host);
+    check_quant(*d.down, "down", "down.quant->scales", d.hidden, d.intermediate, host);
+  }
   if (d.gate_up_bias != nullptr) {
     check_weights(d.gate_up_bias, {"gate_up_bias", {CHORUS_F32}, {experts, wide}}, device, host);
   }
@@ -29,8 +71,13 @@ void check_spec(const ExpertsSpec &spec, const Device &device, const Device &hos
 
 PreparedKernel prepare(const std::shared_ptr<const Context> &context, const ExpertsSpec &spec, const char *device_name) {
   const DevicePtr device = find_device(context, device_name), host = find_device(context, "reference");
-  check_spec(spec, *device, *host);
   chorus_experts_desc desc = spec.desc;
+  const int64_t wide = desc.gate_up->shape[1];
+  if (has_gate(desc.activation) && wide % 2 != 0) {
+    fail(CHORUS_INVALID_ARGUMENT, "gate_up has {} rows; with a gate their number is even, gates and ups", wide);
+  }
+  desc.intermediate = has_gate(desc.activation) ? wide / 2 : wide;
+  check_spec(desc, *device, *host);
   chorus_tensor map = CHORUS_TENSOR_INIT;
   const auto global = static_cast<int64_t>(spec.expert_map.size());
   if (global > 0) {
@@ -60,20 +107,29 @@ ExpertsSpec::ExpertsSpec(const chorus_tensor *gate_up, const chorus_tensor *down
   if (k < 1 || k > 64) fail(CHORUS_INVALID_ARGUMENT, "k is {}; 1 to 64 are allowed", k);
   const int64_t experts = gate_up->shape[0];
   if (experts < 1 || experts > 8192) fail(CHORUS_INVALID_ARGUMENT, "gate_up holds {} experts; 1 to 8192 are allowed", experts);
-  if (down->shape[1] < 1 || down->shape[2] < 1 || down->shape[1] > INT32_MAX || down->shape[2] > INT32_MAX) {
-    fail(CHORUS_INVALID_ARGUMENT, "down is [{}, {}, {}]; sizes of 1 to 2^31 - 1 are allowed", down->shape[0],
-         down->shape[1], down->shape[2]);
+  for (const auto &[tensor, name] : {std::pair{gate_up, "gate_up"}, std::pair{down, "down"}}) {
+    if (tensor->shape[1] < 1 || tensor->shape[2] < 1 || tensor->shape[1] > INT32_MAX || tensor->shape[2] > INT32_MAX) {
+      fail(CHORUS_INVALID_ARGUMENT, "{} is [{}, {}, {}]; sizes of 1 to 2^31 - 1 are allowed", name, tensor->shape[0],
+           tensor->shape[1], tensor->shape[2]);
+    }
   }
   desc.n_experts = static_cast<int32_t>(experts);
   desc.k = k;
   desc.hidden = down->shape[1];
-  desc.intermediate = down->shape[2];
   desc.max_tokens = 1;
-  desc.weights_dtype = dtype_of(*gate_up);
+  desc.weights_dtype = weights_dtype_of(*gate_up);
   desc.x_dtype = desc.y_dtype = CHORUS_F32;
   desc.ids_dtype = CHORUS_I32;
   desc.gate_up = gate_up;
   desc.down = down;
+}
+
+void ExpertsSpec::set_shared(int32_t n_shared) {
+  if (n_shared < 0 || n_shared >= desc.n_experts) {
+    fail(CHORUS_INVALID_ARGUMENT, "n_shared is {}; 0 to {} are allowed: at least one of the {} experts is routed", n_shared,
+         desc.n_experts - 1, desc.n_experts);
+  }
+  desc.n_shared = n_shared;
 }
 
 void ExpertsSpec::set_expert_map(const chorus_tensor &map) {

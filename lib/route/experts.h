@@ -13,6 +13,7 @@ namespace chorus::route {
 // The caller's weight tensors, borrowed until the experts are created, and the choices around them.
 struct ExpertsSpec {
   ExpertsSpec(const chorus_tensor *gate_up, const chorus_tensor *down, int32_t k);
+  void set_shared(int32_t n_shared);
   // Copies an i32 vector from host memory.
   void set_expert_map(const chorus_tensor &map);
 

@@ -39,7 +39,7 @@ void check_struct(const chorus_tensor &t, const char *name) {
 
 void check_dtype(const chorus_tensor &t, const TensorRule &rule) {
   const chorus_dtype dtype = dtype_of(t);
-  if (t.quant != nullptr) {
+  if (t.quant != nullptr && !rule.may_be_quantised) {
     fail(CHORUS_UNIMPLEMENTED, "{}: quantised tensors are not supported yet; dequantise it first", rule.name);
   }
   if (t.dtype_lanes <= 1 && std::ranges::find(rule.dtypes, dtype) != rule.dtypes.end()) return;

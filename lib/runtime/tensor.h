@@ -19,6 +19,7 @@ struct TensorRule {
   std::initializer_list<int64_t> shape;         // kAnySize where any size >= 0 is
   bool output = false;                          // refuses CHORUS_TENSOR_READ_ONLY
   bool rows_contiguous = true;                  // the last dimension has stride 1
+  bool may_be_quantised = false;                // may carry `quant`, which the caller checks
 };
 
 // Checks struct_size, rank, sizes, product overflow, extent within size_bytes, alignment, dtype (naming fp8 and

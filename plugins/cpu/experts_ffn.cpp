@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// experts.ffn: y_t = sum_j weight_tj * down_e(act(gate_e x_t) * up_e x_t). docs/numerics.md, "Experts".
+// experts.ffn: y_t = sum_j weight_tj * down_e(act(gate_e x_t, up_e x_t)). docs/numerics.md, "Experts".
 // Two passes over the experts that have tokens, each cut into columns, so that every core has work whatever the imbalance:
 // gate and up with the activation, then down with the weighted sum of the slots, whose columns a task owns alone.
 // Cost: weights of experts with tokens once per block of tokens, 6 H I flops per slot. Same bits for any thread count and
@@ -12,7 +12,7 @@
 namespace chorus::cpu {
 namespace {
 
-constexpr int64_t kMostK = 64;
+constexpr int64_t kMostSlots = 128;    // of a token
 constexpr int64_t kRowBlock = 96;      // rows of an expert whose gates and ups a worker holds at a time
 constexpr int64_t kTaskStrips = 4;     // strips of gate and up in a task: 256 KB of bf16 weights at H = 2048
 constexpr int64_t kFewSlots = 1024;    // up to here a task of the second pass takes 64 columns, above 32
@@ -23,23 +23,16 @@ constexpr int64_t kSerialWork = 1 << 16;                // fewer elements than t
 
 int32_t experts_score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
   const auto &d = *static_cast<const chorus_experts_desc *>(desc);
-  const auto f32_or_bf16 = [](chorus_dtype dtype) { return dtype == CHORUS_F32 || dtype == CHORUS_BF16; };
-  if (d.n_experts < 1) return refuse(why, bytes, "n_experts is %d; supported: 1 and above", d.n_experts);
-  if (d.k < 1 || d.k > kMostK) return refuse(why, bytes, "k is %d; supported: 1 to %d", d.k, static_cast<int>(kMostK));
-  if (d.hidden < 1 || d.intermediate < 1)
-    return refuse(why, bytes, "hidden is %lld, intermediate is %lld; supported: 1 and above",
-                  static_cast<long long>(d.hidden), static_cast<long long>(d.intermediate));
-  if (!f32_or_bf16(d.weights_dtype))
-    return refuse(why, bytes, "weights_dtype is 0x%x; supported: f32, bf16", d.weights_dtype);
-  if (!f32_or_bf16(d.x_dtype)) return refuse(why, bytes, "x_dtype is 0x%x; supported: f32, bf16", d.x_dtype);
-  if (!f32_or_bf16(d.y_dtype)) return refuse(why, bytes, "y_dtype is 0x%x; supported: f32, bf16", d.y_dtype);
-  if (d.ids_dtype != CHORUS_I32 && d.ids_dtype != CHORUS_I64)
-    return refuse(why, bytes, "ids_dtype is 0x%x; supported: i32, i64", d.ids_dtype);
-  if (d.activation != CHORUS_ACTIVATION_SWIGLU)
-    return refuse(why, bytes, "activation is %d; supported: swiglu (0)", d.activation);
-  if (d.layout < CHORUS_GATE_UP_CONCATENATED || d.layout > CHORUS_GATE_UP_INTERLEAVED)
-    return refuse(why, bytes, "layout is %d; supported: gate-up, up-gate, interleaved (0 to 2)", d.layout);
-  if (d.limit != 0.0) return refuse(why, bytes, "limit is %g; supported: 0 (off)", d.limit);
+  if (accept_experts(d, why, bytes) == 0) return 0;
+  if (d.k + d.n_shared > kMostSlots)
+    return refuse(why, bytes, "k is %d and n_shared %d; supported: together up to %d", d.k, d.n_shared,
+                  static_cast<int>(kMostSlots));
+  for (const chorus_tensor *t : {d.gate_up, d.down}) {  // a group is whole blocks, or a block is a group
+    const int64_t group = is_quantised(d.weights_dtype) ? t->quant->group_size : 0;
+    if (group % 8 != 0 || (group > kMostBlock && group % kMostBlock != 0))
+      return refuse(why, bytes, "quant->group_size is %lld; supported: multiples of 8 up to %d, and of %d",
+                    static_cast<long long>(group), static_cast<int>(kMostBlock), static_cast<int>(kMostBlock));
+  }
   return kScore;
 }
 
@@ -57,20 +50,24 @@ chorus_status experts_prepare(chorus_plugin_device *device, const void *desc, vo
   auto *state = make_state<ExpertsState>(device->host, slot);
   if (state == nullptr) return CHORUS_RESOURCE_EXHAUSTED;
   state->n_experts = d.n_experts;
+  state->n_shared = d.n_shared;
   state->k = d.k;
+  state->slots = d.k + d.n_shared;
   state->hidden = d.hidden;
   state->intermediate = d.intermediate;
   state->weights_dtype = d.weights_dtype;
+  state->operand = operand_dtype(d.weights_dtype);
   state->x_dtype = d.x_dtype;
   state->y_dtype = d.y_dtype;
   state->ids_dtype = d.ids_dtype;
   state->activation = d.activation;
   state->limit = static_cast<float>(d.limit);
   state->weight_before = d.weight_before != 0;
-  state->n_ids = d.n_experts;
+  state->n_ids = d.n_experts - d.n_shared;
   state->multiply = pick_multiply(device, d.weights_dtype);
   state->activate = pick_activate(device);
-  state->operand = pick_operand(device);
+  state->make_operand = pick_operand(device);
+  state->quantise = is_quantised(d.weights_dtype) ? pick_quantise(device) : nullptr;
   state->combine = pick_combine(device);
   const chorus_status status = pack_experts(d, state, slot);
   if (status != CHORUS_OK) {
@@ -91,6 +88,7 @@ struct Block {
   const float **h_rows;
   float *x;        // operands: a row per token, or per position with weight_before
   float *h;        // a row per position
+  float *x_integers, *h_integers;  // the same rows for integer weights
   char *scratch;   // of the workers
   int64_t scratch_bytes, y_columns;
   int64_t tokens;  // most of a block
@@ -100,7 +98,7 @@ struct Block {
 // Tokens of a block: as many as keep the activations within kMostActivations, so that the workspace of a large batch is
 // bounded; 256 to 4096.
 int64_t block_tokens(const ExpertsState &s, int64_t tokens) {
-  const int64_t most = kMostActivations / (s.k * s.down.depth_padded);
+  const int64_t most = kMostActivations / (s.slots * s.down.depth_padded);
   return std::min(tokens, std::clamp(most, int64_t{256}, int64_t{4096}));
 }
 
@@ -112,7 +110,7 @@ Block lay_out(const ExpertsState &s, int64_t tokens, void *memory) {
     b.bytes += aligned(static_cast<uint64_t>(count) * sizeof(T));
   };
   b.tokens = block_tokens(s, tokens);
-  const int64_t slots = b.tokens * s.k;
+  const int64_t slots = b.tokens * s.slots, x_rows = s.weight_before ? slots : b.tokens;
   take(b.plan.begin, s.n_experts + 1);
   take(b.plan.active, s.n_experts);
   take(b.plan.place, slots);
@@ -121,8 +119,12 @@ Block lay_out(const ExpertsState &s, int64_t tokens, void *memory) {
   take(b.plan.expert, slots);
   take(b.x_rows, slots);
   take(b.h_rows, slots);
-  take(b.x, (s.weight_before ? slots : b.tokens) * operand_stride(s.gate_up));
+  take(b.x, x_rows * operand_stride(s.gate_up));
   take(b.h, slots * operand_stride(s.down));
+  if (s.quantise != nullptr) {
+    take(b.x_integers, x_rows * integer_stride(s.gate_up));
+    take(b.h_integers, slots * integer_stride(s.down));
+  }
   b.y_columns = slots <= kFewSlots ? 64 : 32;
   const int64_t floats = std::max(kRowBlock * kTaskStrips * kStrip, slots * b.y_columns);
   b.scratch_bytes = static_cast<int64_t>(aligned(static_cast<uint64_t>(floats) * sizeof(float)));
@@ -137,33 +139,40 @@ uint64_t experts_workspace(const void *prepared, const void *args) {
 
 // ---- The phases of a block ----
 
-// x as operands of the first multiplication.
-void gather(const ExpertsState &s, const chorus_experts_args &args, int64_t first, int64_t count, const Block &b) {
-  const int64_t stride = operand_stride(s.gate_up), rows = s.weight_before ? b.plan.n_slots : count;
-  const auto row = [&](int64_t i) {
-    const int64_t slot = s.weight_before ? b.plan.slot_of[i] : 0;
-    const int64_t token = s.weight_before ? slot / s.k : i;
-    s.operand({row_of(*args.x, first + token), s.x_dtype, s.weights_dtype, s.weight_before ? b.plan.weight[slot] : 1.0f,
-               s.hidden, s.gate_up.depth_padded, b.x + i * stride});
-  };
-  if (rows * s.hidden < kSerialWork) {
-    for (int64_t i = 0; i < rows; ++i) row(i);
-  } else {
-    constexpr int64_t kRows = 16;
-    parallel_for(s.host, (rows + kRows - 1) / kRows, [&](int64_t piece) {
-      for (int64_t i = piece * kRows; i < std::min((piece + 1) * kRows, rows); ++i) row(i);
-    });
+// body(i) for rows [0, rows) of `width` elements, on several threads when that pays.
+template <typename Body>
+void for_rows(const chorus_host *host, int64_t rows, int64_t width, const Body &body) {
+  constexpr int64_t kRows = 16;
+  if (rows * width < kSerialWork) {
+    for (int64_t i = 0; i < rows; ++i) body(i);
+    return;
   }
+  parallel_for(host, (rows + kRows - 1) / kRows, [&](int64_t piece) {
+    for (int64_t i = piece * kRows; i < std::min((piece + 1) * kRows, rows); ++i) body(i);
+  });
+}
+
+// x as operands of the first multiplication, and where the rows of each position lie.
+void gather(const ExpertsState &s, const chorus_experts_args &args, int64_t first, int64_t count, const Block &b) {
+  const int64_t stride = operand_stride(s.gate_up), integers = s.quantise != nullptr ? integer_stride(s.gate_up) : 0;
+  for_rows(s.host, s.weight_before ? b.plan.n_slots : count, s.hidden, [&](int64_t i) {
+    const int64_t slot = s.weight_before ? b.plan.slot_of[i] : 0;
+    const int64_t token = s.weight_before ? slot / s.slots : i;
+    s.make_operand({row_of(*args.x, first + token), s.x_dtype, s.operand, s.weight_before ? b.plan.weight[slot] : 1.0f,
+                    s.hidden, s.gate_up.depth_padded, b.x + i * stride});
+    if (s.quantise != nullptr) s.quantise(s.gate_up, b.x + i * stride, b.x_integers + i * integers);
+  });
   for (int64_t p = 0; p < b.plan.n_slots; ++p) {
-    b.x_rows[p] = b.x + (s.weight_before ? p : b.plan.slot_of[p] / s.k) * stride;
-    b.h_rows[p] = b.h + p * operand_stride(s.down);
+    const int64_t row = s.weight_before ? p : b.plan.slot_of[p] / s.slots;
+    b.x_rows[p] = s.quantise != nullptr ? b.x_integers + row * integers : b.x + row * stride;
+    b.h_rows[p] = s.quantise != nullptr ? b.h_integers + p * integer_stride(s.down) : b.h + p * operand_stride(s.down);
   }
 }
 
 // h = act(gate x) * up x of all positions: a task is a few strips of one expert, the fullest experts first.
 void run_gate_up(const ExpertsState &s, const Block &b) {
-  const int64_t strips = s.gate_up.columns / kStrip, chunks = (strips + kTaskStrips - 1) / kTaskStrips;
-  const int64_t stride = operand_stride(s.down), per_output = is_gated(s.activation) ? 2 : 1;
+  const int64_t per_output = is_gated(s.activation) ? 2 : 1, strips = per_output * s.down.depth_padded / kStrip;
+  const int64_t chunks = (strips + kTaskStrips - 1) / kTaskStrips, stride = operand_stride(s.down);
   run_tasks(s.host, b.plan.n_active * chunks, [&](int64_t worker, int64_t task) {
     const int32_t expert = b.plan.active[task / chunks];
     const int64_t strip = task % chunks * kTaskStrips, n_strips = std::min(kTaskStrips, strips - strip);
@@ -174,20 +183,28 @@ void run_gate_up(const ExpertsState &s, const Block &b) {
       const int64_t rows = std::min(kRowBlock, b.plan.begin[expert + 1] - p);
       s.multiply(s.gate_up, expert, strip, n_strips, b.x_rows + p, rows, sums, n_strips * kStrip, nullptr);
       s.activate({sums, n_strips * kStrip, rows, bias, b.h + p * stride + output, stride, outputs,
-                  s.intermediate - output, s.weights_dtype, s.activation, s.limit});
+                  s.intermediate - output, s.operand, s.activation, s.limit});
     }
+  });
+}
+
+// h as integers, for integer weights: their factors are of blocks of outputs that several tasks made.
+void quantise_activations(const ExpertsState &s, const Block &b) {
+  if (s.quantise == nullptr) return;
+  for_rows(s.host, b.plan.n_slots, s.intermediate, [&](int64_t p) {
+    s.quantise(s.down, b.h + p * operand_stride(s.down), b.h_integers + p * integer_stride(s.down));
   });
 }
 
 // y of tokens [first, first + count), columns [column, column + n), from the products of all positions in `out`.
 void combine_columns(const ExpertsState &s, const chorus_experts_args &args, int64_t first, int64_t count, const Block &b,
                      const float *out, int64_t out_stride, int64_t column, int64_t n) {
-  const float *rows[kMostK], *biases[kMostK];
-  float weights[kMostK];
+  const float *rows[kMostSlots], *biases[kMostSlots];
+  float weights[kMostSlots];
   const auto y_bytes = static_cast<int64_t>(bytes_of(s.y_dtype));
   for (int64_t t = 0; t < count; ++t) {
     int64_t n_rows = 0;
-    for (int64_t slot = t * s.k; slot < (t + 1) * s.k; ++slot) {
+    for (int64_t slot = t * s.slots; slot < (t + 1) * s.slots; ++slot) {
       if (b.plan.place[slot] < 0) continue;
       rows[n_rows] = out + b.plan.place[slot] * out_stride;
       biases[n_rows] = s.down_bias != nullptr ? s.down_bias + b.plan.expert[slot] * s.down.columns + column : nullptr;
@@ -225,6 +242,7 @@ chorus_status experts_run(const void *prepared, const void *args_pointer, const 
     plan_slots(s, args, first, count, &block.plan);
     gather(s, args, first, count, block);
     run_gate_up(s, block);
+    quantise_activations(s, block);
     run_down(s, args, first, count, block);
   }
   return CHORUS_OK;

@@ -61,6 +61,13 @@ struct Bf16Weights {
   }
 };
 
+struct F16Weights {
+  static constexpr int kUnit = 1;
+  static V load(const char *cell, int, int v) {
+    return load_f32(D(), reinterpret_cast<const hwy::float16_t *>(cell) + v * static_cast<int>(hn::Lanes(D())));
+  }
+};
+
 // *x in every lane, and sum += weight * x. GCC 12 reorders both until the sums of a tile no longer fit sixteen registers;
 // volatile instructions stay where they are.
 #if HWY_TARGET == HWY_AVX2 && HWY_COMPILER_GCC
@@ -152,7 +159,7 @@ void multiply_few(const PackedMatrix &m, int64_t expert, int64_t first_strip, in
   const int64_t depth = round_up(m.depth, Weights::kUnit);
   const auto args = [&](int64_t s, int64_t next) {
     return TileArgs{rows,  {m.strip(expert, first_strip + s), m.strip(expert, first_strip + next)},
-                    m.step_bytes(), depth, 0, nullptr, 0, out + s * kStrip, out_stride};
+                    m.cell_bytes(), depth, 0, nullptr, 0, out + s * kStrip, out_stride};
   };
   int64_t s = 0;
   if (n_rows <= kWideRows) {
@@ -180,7 +187,7 @@ void multiply_many(const PackedMatrix &m, int64_t expert, int64_t first_strip, i
   constexpr int kRows = kVectors > 1 ? kTallRows : kWideRows, kAtOnce = kVectors > 1 ? 1 : 2;
   constexpr int64_t kBlock = kWiden ? kWidenedDepths : kDirectDepths;
   alignas(64) float widened[kAtOnce][kWiden ? kBlock * kStrip : 1];
-  const int64_t depth = round_up(m.depth, Weights::kUnit), step = m.step_bytes() / m.unit;  // bytes per depth
+  const int64_t depth = round_up(m.depth, Weights::kUnit), step = m.cell_bytes() / m.unit;  // bytes per depth
   for (int64_t begin = 0; begin < depth; begin += kBlock) {
     const int64_t depths = HWY_MIN(kBlock, depth - begin);
     for (int64_t s = 0; s < n_strips; s += kAtOnce) {
@@ -189,7 +196,7 @@ void multiply_many(const PackedMatrix &m, int64_t expert, int64_t first_strip, i
       const char *weights[2] = {block(s, begin), block(s + at_once - 1, begin)};
       if constexpr (kWiden) {
         for (int64_t i = 0; i < at_once; ++i) {
-          widen<Weights>(weights[i], m.step_bytes(), depths, widened[i]);
+          widen<Weights>(weights[i], m.cell_bytes(), depths, widened[i]);
           weights[i] = reinterpret_cast<const char *>(widened[i]);
         }
       }
@@ -200,7 +207,7 @@ void multiply_many(const PackedMatrix &m, int64_t expert, int64_t first_strip, i
       for (int64_t t = 0; t < tiles; ++t) {  // rows shared out evenly: a tile of few rows waits for its own sums
         const int64_t row = t * n_rows / tiles, count = (t + 1) * n_rows / tiles - row;
         using Tile = std::conditional_t<kWiden, F32Weights, Weights>;
-        TileArgs args = {rows + row, {weights[0], weights[1]}, kWiden ? kWidenedStep : m.step_bytes(), depths, begin,
+        TileArgs args = {rows + row, {weights[0], weights[1]}, kWiden ? kWidenedStep : m.cell_bytes(), depths, begin,
                          nullptr, 0, out + row * out_stride + s * kStrip, out_stride};
         if (ahead != nullptr) {
           args.ahead_step = step * Tile::kUnit / tiles;
@@ -237,6 +244,11 @@ void multiply_bf16(const PackedMatrix &m, int64_t expert, int64_t first_strip, i
   multiply<Bf16Weights>(m, expert, first_strip, n_strips, rows, n_rows, out, out_stride, then);
 }
 
+void multiply_f16(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, const float *const *rows,
+                  int64_t n_rows, float *out, int64_t out_stride, const char *then) {
+  multiply<F16Weights>(m, expert, first_strip, n_strips, rows, n_rows, out, out_stride, then);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace chorus::cpu
 HWY_AFTER_NAMESPACE();
@@ -245,9 +257,15 @@ HWY_AFTER_NAMESPACE();
 namespace chorus::cpu {
 HWY_EXPORT(multiply_f32);
 HWY_EXPORT(multiply_bf16);
+HWY_EXPORT(multiply_f16);
 
 MultiplyFn pick_multiply(const chorus_plugin_device *device, chorus_dtype weights_dtype) {
-  return weights_dtype == CHORUS_F32 ? CHORUS_CPU_PICK(device, multiply_f32) : CHORUS_CPU_PICK(device, multiply_bf16);
+  switch (weights_dtype) {
+    case CHORUS_F32: return CHORUS_CPU_PICK(device, multiply_f32);
+    case CHORUS_F16: return CHORUS_CPU_PICK(device, multiply_f16);
+    case CHORUS_BF16: return CHORUS_CPU_PICK(device, multiply_bf16);
+    default: return pick_multiply_integers(device, weights_dtype);
+  }
 }
 }  // namespace chorus::cpu
 #endif

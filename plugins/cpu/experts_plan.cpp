@@ -27,14 +27,17 @@ void plan_slots(const ExpertsState &s, const chorus_experts_args &args, int64_t 
     int32_t status = CHORUS_ROW_OK;
     const void *ids = row_of(*args.ids, first + t);
     const auto *weights = static_cast<const float *>(row_of(*args.weights, first + t));
-    for (int64_t j = 0; j < s.k; ++j) {
-      const int64_t slot = t * s.k + j;
-      int32_t expert = local_expert(s, integer_at(s.ids_dtype, ids, j * id_step), status);
-      plan->weight[slot] = weights[j * weight_step];
-      if (plan->weight[slot] == 0.0f) expert = -1;
-      plan->expert[slot] = expert;
+    const auto put = [&](int64_t j, int32_t expert, float weight) {
+      plan->expert[t * s.slots + j] = expert;
+      plan->weight[t * s.slots + j] = weight;
       if (expert >= 0) ++plan->begin[expert + 1];
+    };
+    for (int64_t j = 0; j < s.k; ++j) {
+      const int32_t expert = local_expert(s, integer_at(s.ids_dtype, ids, j * id_step), status);
+      const float weight = weights[j * weight_step];
+      put(j, weight != 0.0f ? expert : -1, weight);
     }
+    for (int32_t j = 0; j < s.n_shared; ++j) put(s.k + j, s.n_experts - s.n_shared + j, 1.0f);
     put_integer(args.status, first + t, status);
   }
   plan->n_active = 0;
@@ -44,7 +47,7 @@ void plan_slots(const ExpertsState &s, const chorus_experts_args &args, int64_t 
   }
   plan->n_slots = plan->begin[s.n_experts];
   // Places: begin[e] walks to begin[e + 1] and is put back.
-  for (int64_t slot = 0; slot < count * s.k; ++slot) {
+  for (int64_t slot = 0; slot < count * s.slots; ++slot) {
     const int32_t expert = plan->expert[slot];
     plan->place[slot] = expert >= 0 ? plan->begin[expert]++ : -1;
     if (expert >= 0) plan->slot_of[plan->place[slot]] = static_cast<int32_t>(slot);
