@@ -2,7 +2,7 @@
 // Expert layers beside their floors, measured in the same run and interleaved: few tokens against a plain vectorised sum
 // over as many bytes as the experts' weights, many tokens against one oneDNN GEMM of 1024 x 4096 x 4096 (bf16, or f32
 // where the processor has no bf16 arithmetic). Medians of 5 rounds; prints a table, with --json one object.
-// Usage: bench-experts [--json] [--shape qwen3|mixtral|small] [--tokens T] [--threads N] [--device NAME] [--processor-time]
+// Usage: bench-experts [--json] [--shape qwen3|mixtral|small|top2of8|formats] [--tokens T] [--threads N] [--device NAME] [--processor-time]
 // --processor-time: on a busy machine, the calling thread's own time; with one thread, which it implies.
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
@@ -161,18 +161,39 @@ std::vector<uint16_t> random_bf16(int64_t count, double spread) {
   return values;
 }
 
+// Random weights [experts, rows, columns]: bf16, or int8 or int4 with a scale per 128 columns.
+struct Weights {
+  Weights(chorus_dtype dtype, int64_t experts, int64_t rows, int64_t columns)
+      : bytes(random_bf16(experts * rows * columns * (dtype >> 8) / 16, 0.02)),
+        scales(static_cast<size_t>(experts * rows * (columns / 128)), 0.001f),
+        shape{experts, rows, dtype == CHORUS_I4 ? columns / 2 : columns},
+        scales_shape{experts, rows, columns / 128} {
+    view = tensor(bytes.data(), bytes.size() * 2, dtype == CHORUS_I4 ? CHORUS_U8 : dtype, shape);
+    if (dtype == CHORUS_BF16) return;
+    scales_view = tensor(scales.data(), scales.size() * 4, CHORUS_F32, scales_shape);
+    quant.scales = &scales_view;
+    quant.group_size = 128;
+    quant.axis = 2;
+    quant.packing = dtype == CHORUS_I4 ? CHORUS_PACKING_INT4 : CHORUS_PACKING_NONE;
+    view.quant = &quant;
+  }
+  Weights(const Weights &) = delete;
+  std::vector<uint16_t> bytes;
+  std::vector<float> scales;
+  std::vector<int64_t> shape, scales_shape;
+  chorus_tensor view, scales_view = CHORUS_TENSOR_INIT;
+  chorus_quant quant = CHORUS_QUANT_INIT;
+};
+
 class Layer {
  public:
-  Layer(const chorus_context *context, const char *device, const Shape &s, int64_t k, int64_t max_tokens) : s_(s), k_(k) {
+  Layer(const chorus_context *context, const char *device, const Shape &s, int64_t k, int64_t max_tokens,
+        chorus_dtype dtype = CHORUS_BF16)
+      : s_(s), k_(k) {
     chorus_error *error = nullptr;
-    auto gate_up = random_bf16(s.experts * 2 * s.intermediate * s.hidden, 0.02);
-    auto down = random_bf16(s.experts * s.hidden * s.intermediate, 0.02);
-    const std::vector<int64_t> up_shape = {s.experts, 2 * s.intermediate, s.hidden},
-                               down_shape = {s.experts, s.hidden, s.intermediate};
-    const chorus_tensor up_tensor = tensor(gate_up.data(), gate_up.size() * 2, CHORUS_BF16, up_shape),
-                        down_tensor = tensor(down.data(), down.size() * 2, CHORUS_BF16, down_shape);
+    const Weights gate_up(dtype, s.experts, 2 * s.intermediate, s.hidden), down(dtype, s.experts, s.hidden, s.intermediate);
     chorus_experts_spec *spec = nullptr;
-    must(chorus_experts_spec_create(&up_tensor, &down_tensor, static_cast<int32_t>(k), &spec, &error), error, "spec");
+    must(chorus_experts_spec_create(&gate_up.view, &down.view, static_cast<int32_t>(k), &spec, &error), error, "spec");
     must(chorus_experts_spec_set_max_tokens(spec, max_tokens, &error), error, "max tokens");
     must(chorus_experts_spec_set_dtypes(spec, CHORUS_BF16, CHORUS_BF16, CHORUS_I32, &error), error, "dtypes");
     must(chorus_experts_create(context, spec, device, &experts_, &error), error, "experts");
@@ -201,6 +222,11 @@ class Layer {
     active_ = static_cast<double>(std::count(used.begin(), used.end(), true));
     weights_.assign(ids_.size(), 1.0f / static_cast<float>(k_));
   }
+  // One token for the next k experts in turn, so that weights come from memory, not from a cache.
+  void set_next_token() {
+    set_tokens(1);
+    for (auto &id : ids_) id = static_cast<int32_t>(next_++ % s_.experts);
+  }
   double bytes() const { return active_ * s_.expert_bytes(); }
   double flops() const { return s_.flops(static_cast<double>(ids_.size())); }
 
@@ -218,7 +244,7 @@ class Layer {
 
  private:
   Shape s_;
-  int64_t k_, tokens_ = 0;
+  int64_t k_, tokens_ = 0, next_ = 0;
   double active_ = 0;
   std::vector<uint16_t> x_, y_;
   std::vector<int32_t> ids_;
@@ -326,6 +352,24 @@ void bench_sparsity(const Options &o, const chorus_context *context) {
   print(o, "top2of8", two.kernel(), 1024, "all 8 experts", seconds, parts, 1 / median(parts), "x faster");
 }
 
+// One token: integer weights against bf16 ones of the same shape.
+void bench_formats(const Options &o, const chorus_context *context) {
+  const Shape shape = {"formats", 64, 8, 2048, 768};
+  Layer bf16(context, o.device.c_str(), shape, shape.k, 1);
+  for (const auto &[dtype, name] : {std::pair{CHORUS_I8, "int8"}, std::pair{CHORUS_I4, "int4"}}) {
+    Layer layer(context, o.device.c_str(), shape, shape.k, 1, dtype);
+    std::vector<double> seconds, parts;
+    for (int round = 0; round < 4 * kRounds; ++round) {
+      bf16.set_next_token();
+      layer.set_next_token();
+      const double slow = bf16.run();
+      seconds.push_back(layer.run());
+      parts.push_back(seconds.back() / slow);
+    }
+    print(o, name, layer.kernel(), 1, "the time of bf16", seconds, parts, 1 / median(parts), "x faster");
+  }
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -343,6 +387,7 @@ int main(int argc, char **argv) {
     if (o.shape.empty() ? std::strcmp(shape.name, "small") != 0 : o.shape == shape.name) bench(o, context, shape, gemm);
   }
   if (o.shape.empty() || o.shape == "top2of8") bench_sparsity(o, context);
+  if (o.shape.empty() || o.shape == "formats") bench_formats(o, context);
   if (o.json) std::printf("\n]}\n");
   chorus_context_destroy(context);
   return 0;
