@@ -75,7 +75,8 @@ def check_experts(of: dict, experts: dict):
                f"experts, {domain}: counts of each layer sum to tokens * k = {tokens * k}")
     config = json.loads((HERE / "mixture-of-experts" / "config.json").read_text())
     gate = 1 / (3 * config["intermediate_size"])  # of an expert-token's flops: hidden * E / (E * 3 * hidden * inner)
-    expect(math.isclose(experts["flops_skipped"], 1 - k / e - gate, rel_tol=1e-6), "flops skipped: 1 - k/E less the gate")
+    expect(math.isclose(experts["flops_skipped"], 1 - k / e - gate, rel_tol=1e-6),
+           "flops skipped: 1 - k/E less the gate")
     expect(of["mixture-of-experts"]["all"] < of["base"]["all"], "mixture of experts: better than base")
 
 

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares the host's forward pass with transformers' on one held-out text, every model, every logit.
 
-    peer.py HOST_LOGITS            # exits 77, which CTest reads as skipped, where torch or transformers is not installed
+    peer.py HOST_LOGITS            # exits 77, which CTest reads as skipped, where transformers is not installed
     peer.py HOST_LOGITS --write    # renews expected.json, which check.py compares with where there is no torch
 
 expected.json holds for each model the window's tokens and, at a few positions, the largest logits.
 """
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -35,7 +36,10 @@ def main() -> int:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as missing:
-        print(f"skipped: {missing}; `./dev peers` installs it")
+        python = os.environ.get("CHORUS_PEERS_PYTHON", HERE.parents[2] / ".venv-peers" / "bin" / "python3")
+        if os.path.exists(python) and os.environ.get("CHORUS_PEER_TRIED") is None:
+            os.execve(python, [python, *sys.argv], {**os.environ, "CHORUS_PEER_TRIED": "1"})
+        print(f"skipped: {missing}; `./dev peers` and `./dev train` install it")
         return 77
     torch.set_num_threads(1)
     expected, failed = {}, 0
@@ -50,7 +54,7 @@ def main() -> int:
         good = ids == ours["tokens"] and worst <= TOLERANCE
         failed += not good
         print(f"{'ok  ' if good else 'FAIL'} {name}: tokens {'equal' if ids == ours['tokens'] else 'differ'}, "
-              f"largest difference of {theirs.numel()} logits {worst:.2e}, largest logit {theirs.abs().max().item():.1f}")
+              f"largest difference of {theirs.numel()} logits {worst:.2e}, largest {theirs.abs().max().item():.1f}")
         top = {p: theirs[p].topk(TOP) for p in POSITIONS}
         expected[name] = {"tokens": ids, "top": {p: [[int(i), round(float(v), 6)] for v, i in zip(t.values, t.indices)]
                                                  for p, t in top.items()}}

@@ -165,8 +165,9 @@ class Family:
         model = MixtralForCausalLM(MixtralConfig(
             vocab_size=c.vocab_size, hidden_size=HIDDEN, intermediate_size=INTERMEDIATE, num_hidden_layers=LAYERS,
             num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, max_position_embeddings=2 * WINDOW,
-            rms_norm_eps=1e-6, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0, num_local_experts=len(parents),
-            num_experts_per_tok=2, sliding_window=None, output_router_logits=True, router_aux_loss_coef=0.01,
+            rms_norm_eps=1e-6, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
+            num_local_experts=len(parents), num_experts_per_tok=2,
+            sliding_window=None, output_router_logits=True, router_aux_loss_coef=0.01,
             rope_parameters=c.rope_parameters))
         states = [p.state_dict() for p in parents]
         state = model.state_dict()

@@ -24,8 +24,8 @@ static void mix(const chorus_context *context, chorus_combine_rule rule, const c
 
   CHECK(chorus_combiner_spec_create(&spec, &error));
   CHECK(chorus_combiner_spec_set_rule(spec, rule, &error));
-  CHECK(chorus_combiner_spec_add_model(spec, CHORUS_SCORES_PROBS, CHORUS_F32, kTokens, kTokens, 0.5, 1.0, NULL, &error));
-  CHECK(chorus_combiner_spec_add_model(spec, CHORUS_SCORES_PROBS, CHORUS_F32, kTokens, kTokens, 0.5, 1.0, NULL, &error));
+  CHECK(chorus_combiner_spec_add_model(spec, CHORUS_SCORES_PROBS, CHORUS_F32, kTokens, kTokens, 0.5, 1, NULL, &error));
+  CHECK(chorus_combiner_spec_add_model(spec, CHORUS_SCORES_PROBS, CHORUS_F32, kTokens, kTokens, 0.5, 1, NULL, &error));
   CHECK(chorus_combiner_create(context, spec, "auto", &combiner, &error));
   in.rows = 1;
   in.scores = scores;

@@ -7,7 +7,8 @@
 enum { kTokens = 2, kExperts = 4, kChosen = 2, kHidden = 2, kInner = 1 };
 
 int main(void) {
-  static const int64_t by_expert[] = {kTokens, kExperts}, by_choice[] = {kTokens, kChosen}, x_shape[] = {kTokens, kHidden};
+  static const int64_t by_expert[] = {kTokens, kExperts}, by_choice[] = {kTokens, kChosen};
+  static const int64_t x_shape[] = {kTokens, kHidden};
   static const int64_t up_shape[] = {kExperts, 2 * kInner, kHidden}, down_shape[] = {kExperts, kHidden, kInner};
   static const int64_t counts_shape[] = {kExperts};
   /* Rows of experts: silu(x0) * x1, sent back as (e, -e) for expert e = 1, 2, 3, 4. */

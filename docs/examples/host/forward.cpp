@@ -72,7 +72,8 @@ Matrix Llama::mixture(const FeedForward &part, const Matrix &x, std::vector<int6
   std::vector<float> weights(ids.size());
   library_.route(part.route, View(logits), View(ids.data(), {tokens, k}), View(weights.data(), {tokens, k}),
                  View(counts.data(), {static_cast<int64_t>(counts.size())}));
-  library_.run_experts(part.experts, View(x), View(ids.data(), {tokens, k}), View(weights.data(), {tokens, k}), View(y));
+  library_.run_experts(part.experts, View(x), View(ids.data(), {tokens, k}), View(weights.data(), {tokens, k}),
+                       View(y));
   for (size_t e = 0; load != nullptr && e < counts.size(); ++e) (*load)[e] += counts[e];
   return y;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// libchorus, opened at run time: nothing of it is linked. Its functions become members with their own names, its objects
-// handles that free themselves, its errors exceptions, and our memory tensor views.
+// libchorus, opened at run time: nothing of it is linked. Its functions become members with their own names, its
+// objects handles that free themselves, its errors exceptions, and our memory tensor views.
 #pragma once
 #include <chorus/chorus.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Llama (or Mixtral) read from a model folder, and its forward pass: plain code, but the experts of a mixture-of-experts
-// layer, which go through chorus_router and chorus_experts.
+// A Llama (or Mixtral) read from a model folder, and its forward pass: plain code, but the experts of a
+// mixture-of-experts layer, which go through chorus_router and chorus_experts.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -40,8 +40,8 @@ class Llama {
   // Reads `folder` through chorus_checkpoint_*.
   Llama(const Library &library, const chorus_context *context, const std::string &folder);
 
-  // Logits [tokens, vocabulary] of every position of one window, each seeing itself and what comes before. The work given to
-  // experts is added to `load`, which may be null.
+  // Logits [tokens, vocabulary] of every position of one window, each seeing itself and what comes before. The work
+  // given to experts is added to `load`, which may be null.
   Matrix forward(const std::vector<int32_t> &tokens, ExpertLoad *load = nullptr) const;
 
   const Config &config() const { return config_; }

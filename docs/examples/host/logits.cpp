@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// chorus-host-logits MODEL TEXT: the first window of the text through the model, as JSON: {"tokens": […], "logits": [[…], …]}.
-// What the tests compare with another program's forward pass.
+// chorus-host-logits MODEL TEXT: the first window of the text through the model, as JSON: {"tokens": […],
+// "logits": [[…], …]}. What the tests compare with another program's forward pass.
 #include <cstdio>
 #include <exception>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// chorus-host FOLDER [--json]: opens libchorus, reads the family of models in FOLDER, and shows what each object of Chorus
-// does with them on text none of them was trained on.
+// chorus-host FOLDER [--json]: opens libchorus, reads the family of models in FOLDER, and shows what each object of
+// Chorus does with them on text none of them was trained on.
 #include <csignal>
 #include <cstdio>
 #include <cstring>

@@ -68,7 +68,9 @@ int32_t Mixture::sample(const std::vector<Matrix> &members, uint64_t seed, uint6
   in.step = step;
   chorus_combine_out out = CHORUS_COMBINE_OUT_INIT;
   out.sample = drawn;
-  library_.check([&](auto **error) { return library_.chorus_combiner_run(combiner_.get(), &in, &out, nullptr, error); });
+  library_.check([&](auto **error) {
+    return library_.chorus_combiner_run(combiner_.get(), &in, &out, nullptr, error);
+  });
   return token;
 }
 

@@ -53,7 +53,9 @@ class Reader {
     library_.check([&](chorus_error **error) {
       return library_.chorus_checkpoint_find_tensor(file_.get(), name.c_str(), &index, error);
     });
-    library_.check([&](chorus_error **error) { return library_.chorus_checkpoint_read(file_.get(), index, out, error); });
+    library_.check([&](chorus_error **error) {
+      return library_.chorus_checkpoint_read(file_.get(), index, out, error);
+    });
   }
 
   const Library &library_;
@@ -77,6 +79,10 @@ Config read_config(const Reader &reader) {
   const auto nested = reader.find_number("rope_parameters.rope_theta");
   c.rope_theta = static_cast<float>(nested ? *nested : reader.find_number("rope_theta").value_or(10000));
   c.norm_eps = static_cast<float>(reader.number("rms_norm_eps"));
+  if (c.heads % c.kv_heads != 0 || c.head_size == 0 || c.head_size % 2 != 0) {
+    throw std::runtime_error("config.json: num_attention_heads must be a multiple of num_key_value_heads, and a head's "
+                             "size even");
+  }
   return c;
 }
 

@@ -65,7 +65,8 @@ void Report::row(const Measure &measure) {
   entry["all"] = measure.overall;
   entry["bits_per_byte"] = measure.bits_per_byte;
   data_["measures"][measure.name] = entry;
-  if (!json_) print(line + right(fixed(measure.overall, 2), kNumber) + right(fixed(measure.bits_per_byte, 3), kNumber + 2));
+  line += right(fixed(measure.overall, 2), kNumber) + right(fixed(measure.bits_per_byte, 3), kNumber + 2);
+  if (!json_) print(line);
 }
 
 void Report::shares(const std::string &label, const std::vector<double> &shares) {

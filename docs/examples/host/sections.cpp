@@ -22,7 +22,8 @@ std::string linear_recipe(const Study &study, const std::vector<Member> &members
 }
 
 // base + lambda * sum of weight * (model - base), Ilharco et al., arXiv:2212.04089.
-std::string task_recipe(const Study &study, const std::string &base, double lambda, const std::vector<Member> &members) {
+std::string task_recipe(const Study &study, const std::string &base, double lambda,
+                        const std::vector<Member> &members) {
   std::string recipe = "merge_method: task_arithmetic\ndtype: float32\nparameters: {lambda: " + fixed(lambda, 6) +
                        "}\nbase_model: " + nlohmann::json(study.path(base)).dump() + "\nmodels:\n";
   for (const Member &member : members) recipe += entry(study, member);
@@ -67,9 +68,11 @@ void merge_weights(Study &study, Report &report) {
                  "One model of the size of one, its weights made from the weights of several by mergekit recipes.");
   report.columns(study.texts());
   report.row(study.merged("average: legal, technical, code", linear_recipe(study, equal(kFineTunes, 1.0))));
-  report.row(study.merged("base + 0.4 (each fine-tune - base)", task_recipe(study, "base", 0.4, equal(kFineTunes, 1.0))));
+  report.row(study.merged("base + 0.4 (each fine-tune - base)",
+                          task_recipe(study, "base", 0.4, equal(kFineTunes, 1.0))));
   report.row(study.merged("average: late-1, late-2", linear_recipe(study, equal({"late-1", "late-2"}, 1.0))));
-  const Measure apart = study.merged("average: base, other-start", linear_recipe(study, equal({"base", "other-start"}, 1.0)));
+  const Measure apart =
+      study.merged("average: base, other-start", linear_recipe(study, equal({"base", "other-start"}, 1.0)));
   report.row(apart);
   report.data()["kernels"]["merge"] = study.merge_kernels();
   const auto &measures = report.data()["measures"];

@@ -51,7 +51,9 @@ Study::Study(const Library &library, const chorus_context *context, const std::s
 std::vector<Text> Study::read_texts(const Tokenizer &tokenizer) const {
   std::vector<Text> texts;
   for (const char *domain : kDomains) {
-    texts.push_back(cut(tokenizer, domain, read_file(folder_ + "/held-out/" + domain + ".txt"), kWindow));
+    const std::string file = folder_ + "/held-out/" + domain + ".txt";
+    texts.push_back(cut(tokenizer, domain, read_file(file), kWindow));
+    if (texts.back().tokens == 0) throw std::runtime_error(file + " is empty");
   }
   return texts;
 }

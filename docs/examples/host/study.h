@@ -11,8 +11,8 @@
 
 namespace host {
 
-// Perplexity is exp(mean of -log p per token): among how many tokens the model wavers. Bits per byte do not depend on how
-// a tokenizer cuts the text.
+// Perplexity is exp(mean of -log p per token): among how many tokens the model wavers. Bits per byte do not depend on
+// how a tokenizer cuts the text.
 struct Measure {
   std::string name;
   std::vector<double> perplexity;  // per text
