@@ -34,7 +34,7 @@ extern "C" {
 #define CHORUS_PLUGIN_ABI_MINOR 1
 
 /** Hash over the layout of every struct, slot and constant of this file and types.h. Generated; see tests/abi. */
-#define CHORUS_PLUGIN_LAYOUT_HASH UINT64_C(0xbd7ee1889c1dc6e6)
+#define CHORUS_PLUGIN_LAYOUT_HASH UINT64_C(0xc70848ec7b73fa8c)
 
 /** Sanitizer a binary was built with; host and plugin must agree. */
 #define CHORUS_SANITIZER_NONE 0u
@@ -602,7 +602,7 @@ typedef int32_t chorus_route_drop;
 #define CHORUS_ROUTE_DROP_BY_POSITION 1
 #define CHORUS_ROUTE_DROP_BY_SCORE 2    /**< Keeps an expert's highest weights. */
 #define CHORUS_ROUTE_DROP_BY_CHOICE 3   /**< All first choices by position, then all second ones, … (GShard). */
-#define CHORUS_ROUTE_DROP_BY_PRIORITY 4 /**< Tokens in order of their best score (Tutel, V-MoE). */
+#define CHORUS_ROUTE_DROP_BY_PRIORITY 4 /**< BY_CHOICE with tokens in order of their best score (Tutel, V-MoE). */
 #define CHORUS_ROUTE_DROP_AT_RANDOM 5   /**< DeepSpeed's random token selection. */
 
 /** Outputs beside ids, weights and the lists, which every kernel has. */
@@ -629,16 +629,17 @@ typedef struct chorus_route_desc {
   chorus_route_renormalise renormalise;
   double epsilon;
   double scale;         /**< Factor of the final weights; 1 = none. */
-  double noise;         /**< Standard deviation of selection noise; 0 = none. */
+  double noise;         /**< Standard deviation of normal noise on the logits, >= 0; 0 = none. */
   double temperature;   /**< Of the logits; 1 = none. */
   int64_t capacity;     /**< Slots per expert; 0 = no limit. */
   chorus_route_drop drop;
   int32_t block;        /**< Block size of padded lists; 0 = none. */
   uint32_t weight_before; /**< 1: the weight multiplies the expert's input. Carried to experts.ffn. */
   uint32_t outputs;       /**< CHORUS_ROUTE_OUT_* bits a call may ask for. */
-  double capacity_factor; /**< With capacity 0 and a drop rule: ceil(factor * valid tokens * k / E); 0: no limit. */
+  double capacity_factor; /**< With capacity 0 and a drop rule, or EXPERTS_CHOOSE: ceil(factor * valid tokens * k / E). */
   int64_t capacity_minimum, capacity_multiple; /**< Of that: at least, rounded up to a multiple of; 0 = none. */
   const chorus_tensor *hash_table; /**< HASH_TABLE: i32 [token ids, k], read by prepare alone. */
+  uint32_t renormalise_last; /**< 1: over the slots that the drop rule left (DeepSpeed, NLLB); 0: before dropping. */
 } chorus_route_desc;
 
 typedef struct chorus_route_args {
@@ -661,10 +662,10 @@ typedef struct chorus_route_args {
   const chorus_tensor *given_ids;    /**< i32 or i64 [T, k], GIVEN. */
   uint64_t seed, step;
   /* Outputs of desc.outputs. */
-  const chorus_tensor *expert_tokens;  /**< i32 [E, C]: tokens of each expert, best first; -1 past them. */
+  const chorus_tensor *expert_tokens;  /**< i32 [E, C]: tokens of each expert, best first; -1 past them. C: T if no limit. */
   const chorus_tensor *expert_weights; /**< f32 [E, C]. */
   const chorus_tensor *padded_order;   /**< i32 [T * k + E * (block - 1)]: order with each expert padded to blocks by -1. */
-  const chorus_tensor *block_experts;  /**< i32: the expert of each block. */
+  const chorus_tensor *block_experts;  /**< i32 [ceil(size of padded_order / block)]: the expert of each block, then -1. */
   const chorus_tensor *n_blocks;       /**< i32 [1]. */
   const chorus_tensor *bitmap;         /**< u8 [T, ceil(E / 8)], lowest bit first. */
   const chorus_tensor *score_sums;     /**< f64 [E]: sum over valid tokens of the scores (load-balance losses). */
@@ -737,7 +738,7 @@ typedef struct chorus_experts_args {
 #define CHORUS_MERGE_REDUCE_ARGS_INIT {CHORUS_END_OF(chorus_merge_reduce_args, row_softmax), 0, 0, 0, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL}
 #define CHORUS_MERGE_DESC_INIT {CHORUS_END_OF(chorus_merge_desc, work_dtype), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define CHORUS_MERGE_ARGS_INIT {CHORUS_END_OF(chorus_merge_args, row_stride), 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0}
-#define CHORUS_ROUTE_DESC_INIT {CHORUS_END_OF(chorus_route_desc, hash_table), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL}
+#define CHORUS_ROUTE_DESC_INIT {CHORUS_END_OF(chorus_route_desc, renormalise_last), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0}
 #define CHORUS_ROUTE_ARGS_INIT {CHORUS_END_OF(chorus_route_args, score_sums), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
 #define CHORUS_EXPERTS_DESC_INIT {CHORUS_END_OF(chorus_experts_desc, n_shared), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, 0}
 #define CHORUS_EXPERTS_ARGS_INIT {CHORUS_END_OF(chorus_experts_args, status), 0, NULL, NULL, NULL, NULL, NULL}

@@ -20,9 +20,13 @@ inline constexpr float kRouteInfinity = std::numeric_limits<float>::infinity();
 
 inline bool has_groups(const chorus_route_desc &d) { return d.n_groups > 1; }
 
-// Where the score is strictly monotone its rounding must not decide: rank the logits (DESIGN 3a.4).
+inline bool experts_choose(const chorus_route_desc &d) { return d.selection == CHORUS_ROUTE_EXPERTS_CHOOSE; }
+
+// Where the score is strictly monotone its rounding must not decide: rank the logits (DESIGN 3a.4). An expert that chooses
+// compares tokens, and a softmax is monotone within a token only.
 inline bool ranks_logits(const chorus_route_desc &d) {
   if (d.order == CHORUS_ROUTE_TOPK_THEN_SCORE) return true;
+  if (experts_choose(d) && d.score == CHORUS_ROUTE_SOFTMAX) return false;
   const bool sums_scores = has_groups(d) && d.group_score == CHORUS_ROUTE_GROUP_TOP_SUM;
   return d.has_bias == 0 && !sums_scores && d.score != CHORUS_ROUTE_RELU;
 }
@@ -116,11 +120,15 @@ inline void renormalise(const chorus_route_desc &d, float *w) {
 
 // ---- What is supported: 0 with the reason in `why`, or 1 ----
 
-inline int32_t check_route(const chorus_route_desc &d, char *why, size_t why_bytes) {
+// Sizes, dtypes, score, groups and weights alone.
+inline int32_t check_route_fields(const chorus_route_desc &d, char *why, size_t why_bytes) {
   if (d.n_experts < 1 || d.n_experts > kRouteMaxExperts)
     return refuse(why, why_bytes, "n_experts is %d; supported: 1 to %d", d.n_experts, kRouteMaxExperts);
   const int32_t most = std::min(kRouteMaxSlots, d.n_experts);
   if (d.k < 1 || d.k > most) return refuse(why, why_bytes, "k is %d; supported: 1 to %d", d.k, most);
+  if (d.max_tokens < 0 || d.max_tokens > INT32_MAX / d.k)
+    return refuse(why, why_bytes, "max_tokens is %lld; supported: 0 to %d, so that slots fit i32",
+                  static_cast<long long>(d.max_tokens), INT32_MAX / d.k);
   if (d.logits_dtype != CHORUS_F32 && d.logits_dtype != CHORUS_F16 && d.logits_dtype != CHORUS_BF16)
     return refuse(why, why_bytes, "logits_dtype is 0x%x; supported: f32, f16, bf16", d.logits_dtype);
   if (d.ids_dtype != CHORUS_I32 && d.ids_dtype != CHORUS_I64)
@@ -131,8 +139,6 @@ inline int32_t check_route(const chorus_route_desc &d, char *why, size_t why_byt
     return refuse(why, why_bytes, "score is %d; supported: softmax, sigmoid, sqrt-softplus, identity, relu (0 to 4)", d.score);
   if (d.order != CHORUS_ROUTE_SCORE_THEN_TOPK && d.order != CHORUS_ROUTE_TOPK_THEN_SCORE)
     return refuse(why, why_bytes, "order is %d; supported: score-then-topk, topk-then-score (0, 1)", d.order);
-  if (d.selection != CHORUS_ROUTE_TOKENS_CHOOSE)
-    return refuse(why, why_bytes, "selection is %d; supported: tokens-choose (0)", d.selection);
   if (has_groups(d)) {
     if (d.n_experts % d.n_groups != 0)
       return refuse(why, why_bytes, "n_groups is %d; supported: a divisor of n_experts (%d)", d.n_groups, d.n_experts);
@@ -149,10 +155,20 @@ inline int32_t check_route(const chorus_route_desc &d, char *why, size_t why_byt
     return refuse(why, why_bytes, "renormalise is %d; supported: none, sum, clamped (0 to 2)", d.renormalise);
   if (!(d.epsilon >= 0.0)) return refuse(why, why_bytes, "epsilon is %g; supported: 0 and above", d.epsilon);
   if (!std::isfinite(d.scale)) return refuse(why, why_bytes, "scale is %g; supported: finite", d.scale);
-  if (d.noise != 0.0) return refuse(why, why_bytes, "noise is %g; supported: 0", d.noise);
   if (!(static_cast<float>(d.temperature) > 0.0f) || !std::isfinite(static_cast<float>(d.temperature)))
     return refuse(why, why_bytes, "temperature is %g; supported: above 0, finite", d.temperature);
+  return 1;
+}
+
+// The plain router: tokens choose, without noise or capacity, and no outputs beyond ids, weights and lists.
+inline int32_t check_route(const chorus_route_desc &d, char *why, size_t why_bytes) {
+  if (check_route_fields(d, why, why_bytes) == 0) return 0;
+  if (d.selection != CHORUS_ROUTE_TOKENS_CHOOSE)
+    return refuse(why, why_bytes, "selection is %d; supported: tokens-choose (0)", d.selection);
+  if (d.noise != 0.0) return refuse(why, why_bytes, "noise is %g; supported: 0", d.noise);
   if (d.capacity != 0) return refuse(why, why_bytes, "capacity is %lld; supported: 0", static_cast<long long>(d.capacity));
+  if (d.capacity_factor != 0.0)
+    return refuse(why, why_bytes, "capacity_factor is %g; supported: 0", d.capacity_factor);
   if (d.drop != CHORUS_ROUTE_DROP_NONE) return refuse(why, why_bytes, "drop is %d; supported: none (0)", d.drop);
   if (d.block != 0) return refuse(why, why_bytes, "block is %d; supported: 0", d.block);
   if (d.outputs != 0) return refuse(why, why_bytes, "outputs is 0x%x; supported: 0 (ids, weights, lists)", d.outputs);

@@ -50,6 +50,57 @@ CHORUS_API chorus_status chorus_router_spec_set_bias(chorus_router_spec *spec, i
 CHORUS_API chorus_status chorus_router_spec_set_weights(chorus_router_spec *spec, chorus_route_renormalise renormalise,
                                                         double epsilon, double scale, chorus_error **error);
 
+/** 1: the weight multiplies the expert's input instead of its output (Llama 4): tell chorus_experts_spec likewise. Changes
+ * nothing in routing itself. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_weight_before(chorus_router_spec *spec, int32_t weight_before,
+                                                              chorus_error **error);
+
+/** Group-limited routing: only the experts of the best `topk_groups` of `n_groups` groups of neighbours compete. A group's
+ * score is its best key (CHORUS_ROUTE_GROUP_MAX) or the sum of its `top` best (CHORUS_ROUTE_GROUP_TOP_SUM, `top` 1 to 64).
+ * n_groups 0 or 1: no groups. @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: n_groups does not divide E, or the groups kept
+ * hold fewer than k experts. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_groups(chorus_router_spec *spec, int32_t n_groups, int32_t topk_groups,
+                                                       chorus_route_group_score score, int32_t top, chorus_error **error);
+
+/** Who chooses: CHORUS_ROUTE_TOKENS_CHOOSE, _EXPERTS_CHOOSE (with a capacity), _GIVEN (every call brings `given_ids`),
+ * _POSITIVE, _RANDOM_SECOND, _RANDOM_SECOND_RAW or _GUMBEL_SECOND. A hash table has its own setter.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: unknown constant. What goes with what is told at creation. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_selection(chorus_router_spec *spec, chorus_route_selection selection,
+                                                          chorus_error **error);
+
+/** Experts by token id: i32 [token ids, k] in host memory, entries -1 (none) to E - 1. Copied. Every call then brings
+ * `token_ids`; an id outside the table has no experts. Costs 4 * token ids * k bytes. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_hash_table(chorus_router_spec *spec, const chorus_tensor *table,
+                                                           chorus_error **error);
+
+/** Normal noise of this standard deviation, finite and >= 0, on the logits, times `noise_scales` where a call brings them.
+ * Keyed by (seed, row id, step), so a token's noise does not depend on its batch. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_noise(chorus_router_spec *spec, double deviation, chorus_error **error);
+
+/** Divides the logits, after the noise; above 0, finite. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_temperature(chorus_router_spec *spec, double temperature,
+                                                            chorus_error **error);
+
+/** Slots per expert, >= 1, and which ones beyond are dropped: they get id -1 and weight 0. With CHORUS_ROUTE_EXPERTS_CHOOSE
+ * the tokens each expert takes, and drop is CHORUS_ROUTE_DROP_NONE. Capacity 0 with _DROP_NONE: no limit. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_capacity(chorus_router_spec *spec, chorus_route_drop drop,
+                                                         int64_t capacity, chorus_error **error);
+
+/** As above, with the capacity of a call of n valid tokens: ceil(factor * n * k / E), at least `minimum`, rounded up to a
+ * multiple of `multiple` (each 0 for none). factor > 0, finite. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_capacity_factor(chorus_router_spec *spec, chorus_route_drop drop,
+                                                                double factor, int64_t minimum, int64_t multiple,
+                                                                chorus_error **error);
+
+/** 1: weights are renormalised over the slots that dropping left (DeepSpeed, NLLB). @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_renormalise_last(chorus_router_spec *spec, int32_t last,
+                                                                 chorus_error **error);
+
+/** Outputs beyond ids, weights and the four lists: CHORUS_ROUTE_OUT_* bits a call may ask for. `block`: rows per block with
+ * CHORUS_ROUTE_OUT_BLOCKS, >= 1; else 0. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_outputs(chorus_router_spec *spec, uint32_t outputs, int32_t block,
+                                                        chorus_error **error);
+
 /** @return CHORUS_OK; CHORUS_INVALID_ARGUMENT; CHORUS_NOT_FOUND: no such device; CHORUS_UNIMPLEMENTED: no kernel, with each
  *          one's reason. @since 0.1 */
 CHORUS_API chorus_status chorus_router_create(const chorus_context *context, const chorus_router_spec *spec,
@@ -61,6 +112,12 @@ typedef struct chorus_route_in {
   size_t struct_size;           /**< CHORUS_ROUTE_IN_INIT sets it. */
   const chorus_tensor *bias;    /**< f32 [E]; required exactly when the spec says so. */
   const chorus_tensor *n_valid; /**< i64 [1]: rows >= it are padding: id -1, weight 0, not counted. NULL: none. */
+  const chorus_tensor *noise_scales; /**< f32 [T, E]: factors of the noise. NULL: 1. Only with noise. */
+  const chorus_tensor *row_ids;      /**< i64 [T]: names of the tokens, key of their random numbers. NULL: 0, 1, … */
+  const chorus_tensor *token_ids;    /**< i32 or i64 [T]; required exactly with a hash table. */
+  const chorus_tensor *given_ids;    /**< i32 or i64 [T, k]; required exactly with CHORUS_ROUTE_GIVEN. An id out of range, or
+                                      * already in the row, counts as -1: no expert. */
+  uint64_t seed, step;               /**< Of the random numbers. */
 } chorus_route_in;
 
 /** Outputs; a NULL tensor is not computed. None overlaps another tensor of the call. */
@@ -72,13 +129,22 @@ typedef struct chorus_route_out {
   const chorus_tensor *offsets; /**< i32 [E + 1]: exclusive prefix sums of the counts. */
   const chorus_tensor *order;   /**< i32 [T * k]: slots t * k + j sorted by expert, then by slot; -1 past offsets[E]. */
   const chorus_tensor *inverse; /**< i32 [T * k]: place of each slot in `order`; -1 for padding. */
+  /* Where the spec announces them (chorus_router_spec_set_outputs). B: the block, C: chorus_router_get_capacity(). */
+  const chorus_tensor *expert_tokens;  /**< i32 [E, C]: tokens of each expert, best first, then -1. */
+  const chorus_tensor *expert_weights; /**< f32 [E, C]: their weights, then 0. */
+  const chorus_tensor *padded_order;   /**< i32 [P], P = T * k + E * (B - 1): `order`, each expert padded by -1 to blocks. */
+  const chorus_tensor *block_experts;  /**< i32 [ceil(P / B)]: the expert of each block, then -1. */
+  const chorus_tensor *n_blocks;       /**< i32 [1]: blocks in use. */
+  const chorus_tensor *bitmap;         /**< u8 [T, ceil(E / 8)]: experts of each token, lowest bit first. */
+  const chorus_tensor *score_sums;     /**< f64 [E]: sum of the scores over the tokens that are no padding. */
 } chorus_route_out;
 
 /** Chooses k experts for each token.
  *
  * For each row of `logits` [T, E] (any row stride): score, pick by value descending then index ascending, weigh.
- * NaN ranks last with weight 0; ids are distinct and in range; a row's result does not depend on T. Given equal logits,
- * ids and weights are bit-equal on every backend.
+ * NaN ranks last with weight 0; ids are distinct and in range, or -1 where there is no expert (padding, dropped, fewer than
+ * k chosen). A row's result does not depend on T, unless a capacity or experts that choose make tokens compete. Given equal
+ * logits, ids and weights are bit-equal on every backend.
  *
  * @param logits Borrowed until the call returns (host) or the stream has passed it.
  * @param in     May be NULL.
@@ -93,6 +159,10 @@ CHORUS_API chorus_status chorus_router_route(const chorus_router *router, const 
 /** Bytes of workspace for calls of up to `tokens` tokens with all outputs. @since 0.1 */
 CHORUS_API chorus_status chorus_router_get_workspace_size(const chorus_router *router, int64_t tokens,
                                                           uint64_t *out_bytes, chorus_error **error);
+
+/** Columns of `expert_tokens` for calls of `tokens` tokens: the capacity, or without a limit `tokens`. @since 0.1 */
+CHORUS_API chorus_status chorus_router_get_capacity(const chorus_router *router, int64_t tokens, int64_t *out_capacity,
+                                                    chorus_error **error);
 
 /** The kernel in use, "cpu/route_topk"; lives as long as the router. "" for NULL. @since 0.1 */
 CHORUS_API const char *chorus_router_get_kernel(const chorus_router *router);
@@ -194,8 +264,8 @@ CHORUS_API uint64_t chorus_experts_get_packed_bytes(const chorus_experts *expert
 CHORUS_API const char *chorus_experts_get_kernel(const chorus_experts *experts);
 
 /* generated by tests/abi/layout.py: begin */
-#define CHORUS_ROUTE_IN_INIT {CHORUS_END_OF(chorus_route_in, n_valid), NULL, NULL}
-#define CHORUS_ROUTE_OUT_INIT {CHORUS_END_OF(chorus_route_out, inverse), NULL, NULL, NULL, NULL, NULL, NULL}
+#define CHORUS_ROUTE_IN_INIT {CHORUS_END_OF(chorus_route_in, step), NULL, NULL, NULL, NULL, NULL, NULL, 0, 0}
+#define CHORUS_ROUTE_OUT_INIT {CHORUS_END_OF(chorus_route_out, score_sums), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
 /* generated by tests/abi/layout.py: end */
 
 #ifdef __cplusplus

@@ -2,55 +2,67 @@
 // Checks a routing call and hands it to the kernel. The empty call is on a budget: 100 ns through the ABI.
 #include "route/router.h"
 
-#include <array>
-
 #include "runtime/error.h"
 #include "runtime/tensor.h"
 
 namespace chorus::route {
 namespace {
 
+// The tensors of one call that are there, by name, for the overlap check.
 struct Named {
-  const char *name;
-  const chorus_tensor *tensor;
+  struct Entry {
+    const char *name;
+    const chorus_tensor *tensor;
+  };
+  Entry entries[13];  // as many as outputs
+  size_t count = 0;
+
+  void add(const char *name, const chorus_tensor *tensor) {
+    if (tensor != nullptr) entries[count++] = {name, tensor};
+  }
+  const Entry *begin() const { return entries; }
+  const Entry *end() const { return entries + count; }
 };
 
-void check_overlaps(const chorus_tensor &logits, const chorus_route_in &in, const std::array<Named, 6> &outputs) {
-  for (size_t a = 0; a < outputs.size(); ++a) {
-    if (outputs[a].tensor == nullptr) continue;
-    check_no_overlap(*outputs[a].tensor, outputs[a].name, logits, "logits");
-    if (in.bias != nullptr) check_no_overlap(*outputs[a].tensor, outputs[a].name, *in.bias, "bias");
-    if (in.n_valid != nullptr) check_no_overlap(*outputs[a].tensor, outputs[a].name, *in.n_valid, "n_valid");
-    for (size_t b = a + 1; b < outputs.size(); ++b) {
-      if (outputs[b].tensor == nullptr) continue;
-      check_no_overlap(*outputs[a].tensor, outputs[a].name, *outputs[b].tensor, outputs[b].name);
+void check_overlaps(const Named &inputs, const Named &outputs) {
+  for (const auto &output : outputs) {
+    for (const auto &input : inputs) check_no_overlap(*output.tensor, output.name, *input.tensor, input.name);
+    for (const auto *other = &output + 1; other != outputs.end(); ++other) {
+      check_no_overlap(*output.tensor, output.name, *other->tensor, other->name);
     }
   }
 }
 
-}  // namespace
-
-chorus_route_desc default_desc(int32_t n_experts, int32_t k) {
-  if (n_experts < 1 || n_experts > 8192) {
-    fail(CHORUS_INVALID_ARGUMENT, "n_experts is {}; 1 to 8192 are allowed", n_experts);
+// An input that is there exactly when the spec says so.
+void check_presence(const char *name, const chorus_tensor *tensor, bool wanted, const char *setter) {
+  if (wanted && tensor == nullptr) fail(CHORUS_INVALID_ARGUMENT, "{} is NULL; the spec asks for it ({})", name, setter);
+  if (!wanted && tensor != nullptr) {
+    fail(CHORUS_INVALID_ARGUMENT, "{} is given; the spec says that there is none ({})", name, setter);
   }
-  if (k < 1 || k > 64 || k > n_experts) {
-    fail(CHORUS_INVALID_ARGUMENT, "k is {}; 1 to {} are allowed", k, n_experts < 64 ? n_experts : 64);
-  }
-  chorus_route_desc desc = CHORUS_ROUTE_DESC_INIT;
-  desc.n_experts = n_experts;
-  desc.k = k;
-  desc.max_tokens = 1;
-  desc.logits_dtype = CHORUS_F32;
-  desc.ids_dtype = CHORUS_I32;
-  desc.weights_dtype = CHORUS_F32;
-  desc.scale = 1;
-  desc.temperature = 1;
-  return desc;
 }
 
-Router::Router(const std::shared_ptr<const Context> &context, const chorus_route_desc &desc, const char *device)
-    : desc_(desc), kernel_(PreparedKernel::prepare(find_device(context, device), CHORUS_OP_ROUTE_TOPK, &desc)) {}
+PreparedKernel prepare(const std::shared_ptr<const Context> &context, const RouterSpec &spec, const char *device) {
+  chorus_route_desc desc = spec.desc;
+  chorus_tensor table = CHORUS_TENSOR_INIT;
+  const int64_t shape[] = {static_cast<int64_t>(spec.hash_table.size()) / desc.k, desc.k};
+  if (desc.selection == CHORUS_ROUTE_HASH_TABLE) {
+    table.data = const_cast<int32_t *>(spec.hash_table.data());
+    table.size_bytes = spec.hash_table.size() * sizeof(int32_t);
+    table.device_type = CHORUS_DEVICE_HOST;
+    table.dtype_code = CHORUS_DTYPE_CODE_INT;
+    table.dtype_bits = 32;
+    table.dtype_lanes = 1;
+    table.ndim = 2;
+    table.shape = shape;
+    desc.hash_table = &table;
+  }
+  return PreparedKernel::prepare(find_device(context, device), CHORUS_OP_ROUTE_TOPK, &desc);
+}
+
+}  // namespace
+
+Router::Router(const std::shared_ptr<const Context> &context, const RouterSpec &spec, const char *device)
+    : desc_(spec.desc), kernel_(prepare(context, spec, device)) {}
 
 void Router::check_tokens(int64_t tokens) const {
   if (tokens < 0 || tokens > desc_.max_tokens) {
@@ -59,16 +71,28 @@ void Router::check_tokens(int64_t tokens) const {
   }
 }
 
-void Router::check(const chorus_tensor *logits, const chorus_route_in &in, const chorus_route_out &out) const {
+void Router::check_inputs(const chorus_route_in &in, int64_t tokens) const {
   const Device &device = *kernel_.device();
-  check_tensor(logits, {"logits", {desc_.logits_dtype}, {kAnySize, desc_.n_experts}}, device);
-  const int64_t tokens = logits->shape[0], slots = tokens * desc_.k;
-  check_tokens(tokens);
-  if (desc_.has_bias != 0) check_tensor(in.bias, {"bias", {CHORUS_F32}, {desc_.n_experts}}, device);
-  if (desc_.has_bias == 0 && in.bias != nullptr) {
-    fail(CHORUS_INVALID_ARGUMENT, "bias is given; the spec says that there is none (chorus_router_spec_set_bias)");
-  }
+  check_presence("bias", in.bias, desc_.has_bias != 0, "chorus_router_spec_set_bias");
+  if (in.bias != nullptr) check_tensor(in.bias, {"bias", {CHORUS_F32}, {desc_.n_experts}}, device);
   if (in.n_valid != nullptr) check_tensor(in.n_valid, {"n_valid", {CHORUS_I64}, {1}}, device);
+  if (in.noise_scales != nullptr) {
+    check_presence("noise_scales", in.noise_scales, desc_.noise != 0, "chorus_router_spec_set_noise");
+    check_tensor(in.noise_scales, {"noise_scales", {CHORUS_F32}, {tokens, desc_.n_experts}}, device);
+  }
+  if (in.row_ids != nullptr) check_tensor(in.row_ids, {"row_ids", {CHORUS_I64}, {tokens}}, device);
+  check_presence("token_ids", in.token_ids, desc_.selection == CHORUS_ROUTE_HASH_TABLE,
+                 "chorus_router_spec_set_hash_table");
+  if (in.token_ids != nullptr) check_tensor(in.token_ids, {"token_ids", {CHORUS_I32, CHORUS_I64}, {tokens}}, device);
+  check_presence("given_ids", in.given_ids, desc_.selection == CHORUS_ROUTE_GIVEN, "chorus_router_spec_set_selection");
+  if (in.given_ids != nullptr) {
+    check_tensor(in.given_ids, {"given_ids", {CHORUS_I32, CHORUS_I64}, {tokens, desc_.k}}, device);
+  }
+}
+
+void Router::check_outputs(const chorus_route_out &out, int64_t tokens) const {
+  const Device &device = *kernel_.device();
+  const int64_t slots = tokens * desc_.k;
   if (out.ids != nullptr) check_tensor(out.ids, {"ids", {desc_.ids_dtype}, {tokens, desc_.k}, true}, device);
   if (out.weights != nullptr) {
     check_tensor(out.weights, {"weights", {desc_.weights_dtype}, {tokens, desc_.k}, true}, device);
@@ -77,29 +101,72 @@ void Router::check(const chorus_tensor *logits, const chorus_route_in &in, const
   if (out.offsets != nullptr) check_tensor(out.offsets, {"offsets", {CHORUS_I32}, {desc_.n_experts + 1}, true}, device);
   if (out.order != nullptr) check_tensor(out.order, {"order", {CHORUS_I32}, {slots}, true}, device);
   if (out.inverse != nullptr) check_tensor(out.inverse, {"inverse", {CHORUS_I32}, {slots}, true}, device);
-  check_overlaps(*logits, in,
-                 {{{"ids", out.ids},
-                   {"weights", out.weights},
-                   {"counts", out.counts},
-                   {"offsets", out.offsets},
-                   {"order", out.order},
-                   {"inverse", out.inverse}}});
+}
+
+void Router::check_extra_outputs(const chorus_route_out &out, int64_t tokens) const {
+  const Device &device = *kernel_.device();
+  const auto check = [&](const chorus_tensor *tensor, uint32_t bit, const TensorRule &rule) {
+    if (tensor == nullptr) return;
+    if ((desc_.outputs & bit) == 0) {
+      fail(CHORUS_INVALID_ARGUMENT, "{} is asked for; the spec does not announce it (chorus_router_spec_set_outputs)",
+           rule.name);
+    }
+    check_tensor(tensor, rule, device);
+  };
+  const int64_t experts = desc_.n_experts, room = capacity(tokens), block = desc_.block > 0 ? desc_.block : 1;
+  const int64_t padded = tokens * desc_.k + experts * (block - 1);
+  check(out.expert_tokens, CHORUS_ROUTE_OUT_EXPERT_LISTS, {"expert_tokens", {CHORUS_I32}, {experts, room}, true});
+  check(out.expert_weights, CHORUS_ROUTE_OUT_EXPERT_LISTS, {"expert_weights", {CHORUS_F32}, {experts, room}, true});
+  check(out.padded_order, CHORUS_ROUTE_OUT_BLOCKS, {"padded_order", {CHORUS_I32}, {padded}, true});
+  check(out.block_experts, CHORUS_ROUTE_OUT_BLOCKS,
+        {"block_experts", {CHORUS_I32}, {(padded + block - 1) / block}, true});
+  check(out.n_blocks, CHORUS_ROUTE_OUT_BLOCKS, {"n_blocks", {CHORUS_I32}, {1}, true});
+  check(out.bitmap, CHORUS_ROUTE_OUT_BITMAP, {"bitmap", {CHORUS_U8}, {tokens, (experts + 7) / 8}, true});
+  check(out.score_sums, CHORUS_ROUTE_OUT_SCORE_SUMS, {"score_sums", {CHORUS_F64}, {experts}, true});
 }
 
 void Router::route(const chorus_tensor *logits, const chorus_route_in &in, const chorus_route_out &out,
                    const chorus_exec *exec) const {
-  check(logits, in, out);
-  chorus_route_args args = CHORUS_ROUTE_ARGS_INIT;
-  args.tokens = logits->shape[0];
-  args.logits = logits;
-  args.bias = in.bias;
-  args.n_valid = in.n_valid;
-  args.ids = out.ids;
-  args.weights = out.weights;
-  args.counts = out.counts;
-  args.offsets = out.offsets;
-  args.order = out.order;
-  args.inverse = out.inverse;
+  check_tensor(logits, {"logits", {desc_.logits_dtype}, {kAnySize, desc_.n_experts}}, *kernel_.device());
+  const int64_t tokens = logits->shape[0];
+  check_tokens(tokens);
+  Named inputs, outputs;
+  const auto input = [&](const char *name, const chorus_tensor *tensor) {
+    inputs.add(name, tensor);
+    return tensor;
+  };
+  const auto output = [&](const char *name, const chorus_tensor *tensor) {
+    outputs.add(name, tensor);
+    return tensor;
+  };
+  check_inputs(in, tokens);
+  check_outputs(out, tokens);
+  check_extra_outputs(out, tokens);
+  const chorus_route_args args = {CHORUS_END_OF(chorus_route_args, score_sums),
+                                  tokens,
+                                  input("logits", logits),
+                                  input("bias", in.bias),
+                                  input("n_valid", in.n_valid),
+                                  output("ids", out.ids),
+                                  output("weights", out.weights),
+                                  output("counts", out.counts),
+                                  output("offsets", out.offsets),
+                                  output("order", out.order),
+                                  output("inverse", out.inverse),
+                                  input("noise_scales", in.noise_scales),
+                                  input("row_ids", in.row_ids),
+                                  input("token_ids", in.token_ids),
+                                  input("given_ids", in.given_ids),
+                                  in.seed,
+                                  in.step,
+                                  output("expert_tokens", out.expert_tokens),
+                                  output("expert_weights", out.expert_weights),
+                                  output("padded_order", out.padded_order),
+                                  output("block_experts", out.block_experts),
+                                  output("n_blocks", out.n_blocks),
+                                  output("bitmap", out.bitmap),
+                                  output("score_sums", out.score_sums)};
+  check_overlaps(inputs, outputs);
   kernel_.run(&args, exec);
 }
 
@@ -108,6 +175,12 @@ uint64_t Router::workspace_size(int64_t tokens) const {
   chorus_route_args args = CHORUS_ROUTE_ARGS_INIT;
   args.tokens = tokens;
   return kernel_.workspace_size(&args);
+}
+
+int64_t Router::capacity(int64_t tokens) const {
+  check_tokens(tokens);
+  const int64_t limit = capacity_of(desc_, tokens);
+  return limit == 0 ? tokens : limit;
 }
 
 }  // namespace chorus::route

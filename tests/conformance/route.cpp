@@ -3,57 +3,29 @@
 // precision; a token's routing knows neither its batch nor the threads.
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
 #include "conformance/check.h"
 #include "conformance/combine_problem.h"
 #include "conformance/route_problem.h"
 
 namespace conformance {
-namespace {
-
-// Without groups and temperature when the backend refuses them.
-void on_problems(const Test &test, int cases, const std::function<void(const RouteProblem &)> &body) {
-  Random random = test.random();
-  bool ran = false;
-  for (int i = 0; i < test.cases(cases); ++i) {
-    const RouteProblem p = random_routing(random);
-    describe("case %d: E %d, k %d, T %lld, score %d, order %d, %d groups", i, p.n_experts, p.k,
-             static_cast<long long>(p.tokens), p.score, p.order, p.n_groups);
-    ran |= attempt("a problem", [&] { body(p); });
-  }
-  if (!ran) skip("every problem was refused");
-}
-
-RouteProblem simple(int32_t experts, int32_t k, std::vector<double> logits) {
-  RouteProblem p;
-  p.n_experts = experts;
-  p.k = k;
-  p.tokens = static_cast<int64_t>(logits.size()) / experts;
-  p.logits = std::move(logits);
-  return p;
-}
-
-}  // namespace
 
 CONFORMANCE_TEST(route_by_the_rules) {
-  on_problems(test, 600, [&](const RouteProblem &p) {
+  on_problems(test, random_routing, 600, [&](const RouteProblem &p) {
     expect_equal(route(test.backend, p), route_by_rules(p), "the rules give");
   });
 }
 
 CONFORMANCE_TEST(route_equals_reference) {
   if (!test.has_peer()) skip("the reference itself");
-  on_problems(test, 300, [&](const RouteProblem &p) {
+  on_problems(test, random_routing, 300, [&](const RouteProblem &p) {
     expect_equal(route(test.backend, p), route(test.reference, p), "the reference gives");
   });
 }
 
 CONFORMANCE_TEST(route_by_public_abi) {
   const PublicAbi abi(test.backend);
-  on_problems(test, 100, [&](RouteProblem p) {
-    p.n_groups = p.topk_groups = 0;
-    p.temperature = 1;
+  on_problems(test, random_routing, 100, [&](const RouteProblem &p) {
     expect_equal(route(abi, p), route_by_rules(p), "the rules give");
   });
 }
@@ -63,7 +35,7 @@ CONFORMANCE_TEST(route_by_public_abi) {
 CONFORMANCE_TEST(route_weights_against_double) {
   Random random = test.random();
   for (int i = 0; i < test.cases(60); ++i) {
-    RouteProblem p = simple(static_cast<int32_t>(random.integer(2, 512)), 2, {});
+    RouteProblem p = simple_routing(static_cast<int32_t>(random.integer(2, 512)), 2, {});
     p.tokens = 4;
     for (int64_t j = 0; j < p.tokens * p.n_experts; ++j)
       p.logits.push_back(rounded(CHORUS_F32, 4 * random.normal()));
@@ -95,17 +67,17 @@ CONFORMANCE_TEST(route_contract_line_by_line) {
   using Ids = std::vector<uint64_t>;
   using Weights = std::vector<double>;
   const double inf = kInfinity;
-  expect(ids(simple(5, 3, {1, 2, 2, 1, 2})) == Ids{1, 2, 4}, "ties go to the lower index");
-  expect(ids(simple(5, 3, {-0.0, 0, -0.0, 0, 0})) == Ids{0, 1, 2}, "-0 equals +0");
-  expect(ids(simple(4, 4, {kNaN, 1, kNaN, -inf})) == Ids{1, 3, 0, 2}, "NaN ranks last, by index");
-  expect(weights(simple(3, 3, {kNaN, 1, kNaN})) == Weights{1, 0, 0}, "NaN has weight 0");
-  expect(weights(simple(2, 2, {kNaN, kNaN})) == Weights{0, 0}, "a row of NaN has weights 0");
-  expect(ids(simple(3, 2, {kNaN, kNaN, kNaN})) == Ids{0, 1}, "a row of NaN gives the first ids");
-  expect(weights(simple(4, 3, {inf, 1, inf, 2})) == Weights{0.5, 0.5, 0}, "+inf entries share equally");
-  expect(ids(simple(4, 2, {-inf, -inf, -inf, -inf})) == Ids{0, 1}, "an all -inf row gives the first ids");
-  expect(weights(simple(4, 2, {-inf, -inf, -inf, -inf})) == Weights{0.25, 0.25},
+  expect(ids(simple_routing(5, 3, {1, 2, 2, 1, 2})) == Ids{1, 2, 4}, "ties go to the lower index");
+  expect(ids(simple_routing(5, 3, {-0.0, 0, -0.0, 0, 0})) == Ids{0, 1, 2}, "-0 equals +0");
+  expect(ids(simple_routing(4, 4, {kNaN, 1, kNaN, -inf})) == Ids{1, 3, 0, 2}, "NaN ranks last, by index");
+  expect(weights(simple_routing(3, 3, {kNaN, 1, kNaN})) == Weights{1, 0, 0}, "NaN has weight 0");
+  expect(weights(simple_routing(2, 2, {kNaN, kNaN})) == Weights{0, 0}, "a row of NaN has weights 0");
+  expect(ids(simple_routing(3, 2, {kNaN, kNaN, kNaN})) == Ids{0, 1}, "a row of NaN gives the first ids");
+  expect(weights(simple_routing(4, 3, {inf, 1, inf, 2})) == Weights{0.5, 0.5, 0}, "+inf entries share equally");
+  expect(ids(simple_routing(4, 2, {-inf, -inf, -inf, -inf})) == Ids{0, 1}, "an all -inf row gives the first ids");
+  expect(weights(simple_routing(4, 2, {-inf, -inf, -inf, -inf})) == Weights{0.25, 0.25},
          "an all -inf row has equal weights");
-  RouteProblem padded = simple(2, 1, {0, 1, 1, 0, 5, 0});
+  RouteProblem padded = simple_routing(2, 1, {0, 1, 1, 0, 5, 0});
   padded.n_valid = 1;
   const RouteResult r = route(test.backend, padded);
   const uint64_t none = 0xffffffffu;
@@ -113,7 +85,7 @@ CONFORMANCE_TEST(route_contract_line_by_line) {
   expect(r.weights[1] == 0 && r.weights[2] == 0, "padding rows have weight 0");
   expect(r.counts == Ids{0, 1} && r.offsets == Ids{0, 0, 1}, "padding rows are not counted");
   expect(r.order == Ids{0, none, none} && r.inverse == Ids{0, none, none}, "padding rows are in no list");
-  RouteProblem biased = simple(3, 1, {1, 2, 3});
+  RouteProblem biased = simple_routing(3, 1, {1, 2, 3});
   biased.score = CHORUS_ROUTE_SIGMOID;
   biased.bias = {1, 0, 0};
   expect(ids(biased) == Ids{0}, "the bias chooses");
@@ -122,7 +94,7 @@ CONFORMANCE_TEST(route_contract_line_by_line) {
 }
 
 CONFORMANCE_TEST(route_no_tokens) {
-  RouteProblem p = simple(6, 2, {});
+  RouteProblem p = simple_routing(6, 2, {});
   const RouteResult r = route(test.backend, p);
   expect(std::all_of(r.counts.begin(), r.counts.end(), [](uint64_t c) { return c == 0; }),
          "counts of no tokens");
@@ -131,7 +103,7 @@ CONFORMANCE_TEST(route_no_tokens) {
 }
 
 CONFORMANCE_TEST(route_tokens_do_not_know_their_batch) {
-  on_problems(test, 100, [&](const RouteProblem &p) {
+  on_problems(test, random_routing, 100, [&](const RouteProblem &p) {
     if (p.n_valid >= 0) return;
     const RouteResult all = route(test.backend, p);
     RouteProblem one = p;
@@ -149,7 +121,7 @@ CONFORMANCE_TEST(route_tokens_do_not_know_their_batch) {
 CONFORMANCE_TEST(route_same_bytes_for_any_threads) {
   Random random = test.random();
   for (int i = 0; i < test.cases(6); ++i) {
-    RouteProblem p = simple(static_cast<int32_t>(random.pick({8, 60, 128, 257})), 4, {});
+    RouteProblem p = simple_routing(static_cast<int32_t>(random.pick({8, 60, 128, 257})), 4, {});
     p.tokens = random.pick({1, 100, 3000});
     for (int64_t j = 0; j < p.tokens * p.n_experts; ++j) p.logits.push_back(random.normal());
     const RouteResult serial = route(test.backend, p);
@@ -163,7 +135,7 @@ CONFORMANCE_TEST(route_same_bytes_for_any_threads) {
 }
 
 CONFORMANCE_TEST(fuzz_route) {
-  on_problems(test, 400, [&](RouteProblem p) {
+  on_problems(test, random_routing, 400, [&](RouteProblem p) {
     Random random(static_cast<uint64_t>(p.tokens * 1000 + p.n_experts));
     for (double &x : p.logits) x = decode(CHORUS_F32, random.bits() & 0xffffffffu);
     const RouteResult r = route(test.backend, p);

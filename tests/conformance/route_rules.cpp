@@ -5,33 +5,12 @@
 #include <numeric>
 
 #include "chorus/exact_math.h"
-#include "conformance/route_problem.h"
+#include "conformance/route_rules.h"
 
 namespace conformance {
 namespace {
 
-using Floats = std::vector<float>;
 constexpr float kInf = std::numeric_limits<float>::infinity();
-
-float join(Floats v) {
-  while (v.size() > 1) {
-    Floats next;
-    for (size_t i = 0; i < v.size(); i += 2) next.push_back(i + 1 < v.size() ? v[i] + v[i + 1] : v[i]);
-    v = next;
-  }
-  return v.empty() ? 0 : v[0];
-}
-
-// "Reductions".
-float sum(const Floats &x) {
-  Floats blocks;
-  for (size_t b = 0; b < x.size(); b += 4096) {
-    Floats lanes(32, 0);
-    for (size_t i = b; i < std::min(x.size(), b + 4096); ++i) lanes[i % 32] = lanes[i % 32] + x[i];
-    blocks.push_back(join(lanes));
-  }
-  return join(blocks);
-}
 
 Floats scores(chorus_route_score score, const Floats &x) {
   Floats out;
@@ -61,10 +40,12 @@ Floats scores(chorus_route_score score, const Floats &x) {
     return out;
   }
   for (float v : x) out.push_back(std::isnan(v) ? 0 : chorus_exact_exp(v - max));
-  const float total = sum(out);
+  const float total = sum_by_rules(out);
   for (float &v : out) v = v / total;
   return out;
 }
+
+}  // namespace
 
 // Indices by key, higher first, equal by index, NaN last.
 std::vector<int32_t> ranked(const Floats &keys, std::vector<int32_t> from) {
@@ -80,6 +61,21 @@ std::vector<int32_t> range(int32_t begin, int32_t end) {
   std::iota(out.begin(), out.end(), begin);
   return out;
 }
+
+uint32_t random_word(const RouteProblem &p, int64_t t, uint32_t use, int64_t element) {
+  const auto row = p.row_ids.empty() ? t : static_cast<int64_t>(p.row_ids[static_cast<size_t>(t)]);
+  const auto bits = static_cast<uint64_t>(row);
+  const uint32_t counter[] = {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32), static_cast<uint32_t>(p.step),
+                              static_cast<uint32_t>(p.step >> 32)};
+  const uint32_t seed[] = {static_cast<uint32_t>(p.seed), static_cast<uint32_t>(p.seed >> 32)};
+  uint32_t key[4], words[4];
+  chorus_philox4x32(counter, seed, key);
+  const uint32_t place[] = {static_cast<uint32_t>(element / 4), use, 0, 0};
+  chorus_philox4x32(place, key, words);
+  return words[element % 4];
+}
+
+namespace {
 
 std::vector<int32_t> candidates(const RouteProblem &p, const Floats &keys) {
   if (p.n_groups <= 1) return range(0, p.n_experts);
@@ -102,14 +98,64 @@ std::vector<int32_t> candidates(const RouteProblem &p, const Floats &keys) {
   return out;
 }
 
-void renormalise(const RouteProblem &p, Floats &w) {
+// The ids that come from outside, -1 where they are no expert or come twice.
+std::vector<int32_t> outside_ids(const RouteProblem &p, int64_t t) {
+  std::vector<int32_t> out;
+  const auto k = static_cast<size_t>(p.k);
+  for (size_t j = 0; j < k; ++j) {
+    double id = -1;
+    if (p.selection == CHORUS_ROUTE_GIVEN) {
+      id = p.given_ids[static_cast<size_t>(t) * k + j];
+    } else {
+      const double token = p.token_ids[static_cast<size_t>(t)];
+      const double rows = static_cast<double>(p.hash_table.size() / k);
+      if (token >= 0 && token < rows) id = p.hash_table[static_cast<size_t>(token) * k + j];
+    }
+    const auto expert = static_cast<int32_t>(id);
+    const bool known = id >= 0 && id < p.n_experts && std::count(out.begin(), out.end(), expert) == 0;
+    out.push_back(known ? expert : -1);
+  }
+  return out;
+}
+
+std::vector<int32_t> choose(const RouteProblem &p, int64_t t, const RoutedToken &token) {
+  if (p.selection == CHORUS_ROUTE_GIVEN || p.selection == CHORUS_ROUTE_HASH_TABLE) return outside_ids(p, t);
+  std::vector<int32_t> from = candidates(p, token.keys);
+  if (p.selection == CHORUS_ROUTE_POSITIVE) {
+    std::erase_if(from, [&](int32_t e) { return !(token.scores[static_cast<size_t>(e)] > 0); });
+  }
+  std::vector<int32_t> ids = ranked(token.keys, from);
+  ids.resize(static_cast<size_t>(p.k), -1);
+  if (p.selection == CHORUS_ROUTE_GUMBEL_SECOND) {
+    Floats perturbed;
+    for (int32_t e = 0; e < p.n_experts; ++e) {
+      const float u = chorus_exact_uniform(random_word(p, t, 1, e));
+      perturbed.push_back(token.x[static_cast<size_t>(e)] - chorus_exact_log(-chorus_exact_log(u)));
+    }
+    std::vector<int32_t> others = range(0, p.n_experts);
+    std::erase(others, ids[0]);
+    ids[1] = ranked(perturbed, others)[0];
+  }
+  return ids;
+}
+
+// GShard's chance of the second expert.
+void maybe_drop_second(const RouteProblem &p, int64_t t, RoutedToken &token, float share) {
+  if (chorus_exact_uniform(random_word(p, t, 1, 0)) < 2 * share) return;
+  token.ids[1] = -1;
+  token.weights[1] = 0;
+}
+
+}  // namespace
+
+void renormalise_by_rules(const RouteProblem &p, Floats &w) {
   if (p.renormalise == CHORUS_ROUTE_RENORMALISE_NONE) return;
   const auto infinite = static_cast<float>(std::count(w.begin(), w.end(), kInf));
   if (infinite > 0) {
     for (float &v : w) v = v == kInf ? 1 / infinite : 0;
     return;
   }
-  const float total = sum(w), epsilon = static_cast<float>(p.epsilon);
+  const float total = sum_by_rules(w), epsilon = static_cast<float>(p.epsilon);
   const float clamped = total < epsilon ? epsilon : total;
   for (float &v : w) {
     v = v / (p.renormalise == CHORUS_ROUTE_RENORMALISE_SUM ? total + epsilon : clamped);
@@ -117,67 +163,43 @@ void renormalise(const RouteProblem &p, Floats &w) {
   }
 }
 
-struct Routed {
-  std::vector<int32_t> ids;
-  Floats weights;
-};
-
-Routed route_token(const RouteProblem &p, const Floats &raw) {
+RoutedToken route_token(const RouteProblem &p, int64_t t) {
   const bool score_first = p.order == CHORUS_ROUTE_SCORE_THEN_TOPK;
-  Floats x;
-  for (float v : raw) x.push_back(v / static_cast<float>(p.temperature));
-  const Floats all = score_first ? scores(p.score, x) : Floats();
-  const bool sums = p.n_groups > 1 && p.group_score == CHORUS_ROUTE_GROUP_TOP_SUM;
-  Floats keys = !score_first || (p.bias.empty() && !sums && p.score != CHORUS_ROUTE_RELU) ? raw : all;
-  for (size_t e = 0; e < p.bias.size(); ++e) keys[e] = keys[e] + static_cast<float>(p.bias[e]);
-  Routed out;
-  out.ids = ranked(keys, candidates(p, keys));
-  out.ids.resize(static_cast<size_t>(p.k));
-  for (int32_t id : out.ids) out.weights.push_back((score_first ? all : x)[static_cast<size_t>(id)]);
-  if (!score_first) out.weights = scores(p.score, out.weights);
-  for (size_t j = 0; j < out.ids.size(); ++j) {
-    if (std::isnan(x[static_cast<size_t>(out.ids[j])])) out.weights[j] = 0;
-  }
-  renormalise(p, out.weights);
-  for (float &w : out.weights) w = w * static_cast<float>(p.scale);
-  return out;
-}
-
-}  // namespace
-
-RouteResult route_by_rules(const RouteProblem &p) {
-  RouteResult r;
-  std::vector<int64_t> slots;
-  const auto integer = [](int64_t i) { return static_cast<uint64_t>(static_cast<uint32_t>(i)); };
-  for (int64_t t = 0; t < p.tokens; ++t) {
-    Floats raw;
-    for (int32_t e = 0; e < p.n_experts; ++e)
-      raw.push_back(
-          static_cast<float>(rounded(p.logits_dtype, p.logits[static_cast<size_t>(t * p.n_experts + e)])));
-    Routed routed{std::vector<int32_t>(static_cast<size_t>(p.k), -1), Floats(static_cast<size_t>(p.k), 0)};
-    if (p.n_valid < 0 || t < p.n_valid) routed = route_token(p, raw);
-    for (int32_t id : routed.ids) {
-      slots.push_back(id);
-      r.ids.push_back(encode(p.ids_dtype, id));
-    }
-    for (float w : routed.weights) r.weights.push_back(encode(p.weights_dtype, w));
-  }
-  if (!p.lists) return r;
-  std::vector<uint64_t> order, inverse(slots.size(), integer(-1));
-  r.offsets.push_back(0);
+  RoutedToken out;
+  Floats raw;
   for (int32_t e = 0; e < p.n_experts; ++e) {
-    for (size_t s = 0; s < slots.size(); ++s) {
-      if (slots[s] != e) continue;
-      inverse[s] = order.size();
-      order.push_back(s);
+    const auto at = static_cast<size_t>(t * p.n_experts + e);
+    auto z = static_cast<float>(rounded(p.logits_dtype, p.logits[at]));
+    if (p.noise != 0) {
+      float deviation = static_cast<float>(p.noise);
+      if (!p.noise_scales.empty()) deviation = deviation * static_cast<float>(p.noise_scales[at]);
+      z = z + deviation * chorus_exact_normal(random_word(p, t, 0, e));
     }
-    r.counts.push_back(order.size() - r.offsets.back());
-    r.offsets.push_back(order.size());
+    raw.push_back(z);
+    out.x.push_back(z / static_cast<float>(p.temperature));
   }
-  order.resize(slots.size(), integer(-1));
-  r.order = order;
-  r.inverse = inverse;
-  return r;
+  out.scores = scores(p.score, out.x);
+  const bool sums = p.n_groups > 1 && p.group_score == CHORUS_ROUTE_GROUP_TOP_SUM;
+  const bool across_tokens = p.selection == CHORUS_ROUTE_EXPERTS_CHOOSE && p.score == CHORUS_ROUTE_SOFTMAX;
+  const bool by_score = score_first && (!p.bias.empty() || sums || p.score == CHORUS_ROUTE_RELU || across_tokens);
+  out.keys = by_score ? out.scores : raw;
+  for (size_t e = 0; e < p.bias.size(); ++e) out.keys[e] = out.keys[e] + static_cast<float>(p.bias[e]);
+  if (p.selection == CHORUS_ROUTE_EXPERTS_CHOOSE) return out;
+
+  out.ids = choose(p, t, out);
+  Floats chosen;
+  for (int32_t id : out.ids) chosen.push_back(id < 0 ? std::nanf("") : out.x[static_cast<size_t>(id)]);
+  out.weights = score_first ? Floats() : scores(p.score, chosen);
+  for (size_t j = 0; j < out.ids.size(); ++j) {
+    if (score_first) out.weights.push_back(out.ids[j] < 0 ? 0 : out.scores[static_cast<size_t>(out.ids[j])]);
+    if (std::isnan(chosen[j])) out.weights[j] = 0;
+  }
+  for (size_t j = 0; j < out.ids.size(); ++j) out.priority = j == 0 ? out.weights[0] : std::max(out.priority, out.weights[j]);
+  if (p.selection == CHORUS_ROUTE_RANDOM_SECOND_RAW) maybe_drop_second(p, t, out, out.weights[1]);
+  const float share = p.selection == CHORUS_ROUTE_RANDOM_SECOND ? out.weights[1] / (out.weights[0] + out.weights[1]) : 0;
+  if (p.renormalise_last == 0) renormalise_by_rules(p, out.weights);
+  if (p.selection == CHORUS_ROUTE_RANDOM_SECOND) maybe_drop_second(p, t, out, share);
+  return out;
 }
 
 }  // namespace conformance

@@ -43,6 +43,20 @@ Test(numbers, multiply_high) {
   }
 }
 
+// The normal number of a word lies where the distribution function takes the word's uniform number.
+Test(numbers, normal_inverts_the_distribution) {
+  double worst = 0;
+  for (uint64_t word = 0; word < uint64_t{1} << 32; word += 99991) {
+    const double u = static_cast<double>(chorus_exact_uniform(static_cast<uint32_t>(word)));
+    const double x = static_cast<double>(chorus_exact_normal(static_cast<uint32_t>(word)));
+    const double density = std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
+    worst = std::fmax(worst, std::fabs(std::erfc(-x / std::sqrt(2.0)) / 2 - u) / density / std::fmax(std::fabs(x), 1e-3));
+  }
+  cr_expect_lt(worst, 1.5e-6, "relative error %g", worst);
+  cr_expect_lt(chorus_exact_normal(0), -5.0f);
+  cr_expect_gt(chorus_exact_normal(0xffffffffu), 5.0f);
+}
+
 namespace {
 
 struct Format {
