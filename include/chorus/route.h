@@ -6,6 +6,7 @@
 #ifndef CHORUS_ROUTE_H_
 #define CHORUS_ROUTE_H_
 
+#include "checkpoint.h"
 #include "context.h"
 #include "plugin.h"
 
@@ -26,6 +27,26 @@ typedef struct chorus_router chorus_router;
 CHORUS_API chorus_status chorus_router_spec_create(int32_t n_experts, int32_t k, chorus_router_spec **out_spec,
                                                    chorus_error **error);
 CHORUS_API void chorus_router_spec_destroy(chorus_router_spec *spec);
+
+/** New spec of the router of a model, by its config.json: E, k, and the preset of its `model_type` (mixtral, qwen2_moe,
+ * qwen3_moe, qwen3_next, olmoe, gpt_oss, llama4, deepseek_v2, deepseek_v3, glm4_moe, kimi_k2, minimax_m2, switch_transformers)
+ * with what the file says of groups, scale and normalisation.
+ * @return CHORUS_OK; CHORUS_NOT_FOUND: no config.json; CHORUS_DATA_LOSS: a field is missing or no number;
+ *         CHORUS_UNIMPLEMENTED: another model, or a value that no preset covers; names the field. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_create_from_checkpoint(const chorus_checkpoint *checkpoint,
+                                                                   chorus_router_spec **out_spec, chorus_error **error);
+
+/** Routes as a published model does: mixtral, qwen2-moe, qwen3-moe, olmoe, gpt-oss, llama4, deepseek-v2, deepseek-v3, glm-4.5,
+ * kimi-k2, minimax-m2, switch, gshard, expert-choice. Sets all but E, k, sizes, dtypes and outputs; later setters change it.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: unknown name, with the nearest; an E or k that the preset is not for. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_set_preset(chorus_router_spec *spec, const char *name, chorus_error **error);
+
+/** Name of preset `index`, or NULL past the last. Static. @since 0.1 */
+CHORUS_API const char *chorus_router_preset_name(size_t index);
+
+/** What the spec says now; pointers in it are NULL. @since 0.1 */
+CHORUS_API chorus_status chorus_router_spec_get_desc(const chorus_router_spec *spec, chorus_route_desc *out_desc,
+                                                     chorus_error **error);
 
 /** Most tokens a call may bring, >= 1. @since 0.1 */
 CHORUS_API chorus_status chorus_router_spec_set_max_tokens(chorus_router_spec *spec, int64_t max_tokens,

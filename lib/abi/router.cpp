@@ -5,14 +5,18 @@
 #include <cmath>
 
 #include "abi/boundary.h"
+#include "abi/info.h"
 #include "abi/route_checks.h"
 #include "abi/structs.h"
+#include "route/presets.h"
 #include "route/router.h"
+#include "runtime/json.h"
 
 using chorus::fail;
 using chorus::abi::check_constant;
 using chorus::abi::check_dtype;
 using chorus::abi::check_maximum;
+using chorus::abi::fill_info;
 using chorus::abi::guarded;
 using chorus::abi::read_struct;
 using chorus::abi::require;
@@ -35,6 +39,28 @@ chorus_status chorus_router_spec_create(int32_t n_experts, int32_t k, chorus_rou
 }
 
 void chorus_router_spec_destroy(chorus_router_spec *spec) { delete spec; }
+
+chorus_status chorus_router_spec_create_from_checkpoint(const chorus_checkpoint *checkpoint,
+                                                        chorus_router_spec **out_spec, chorus_error **error) {
+  return guarded(error, [&] {
+    *require(out_spec, "out_spec") = nullptr;
+    const std::string folder = chorus_checkpoint_get_folder(require(checkpoint, "checkpoint"));
+    const std::string text = chorus_checkpoint_get_config(checkpoint);
+    if (text.empty()) fail(CHORUS_NOT_FOUND, "{} has no config.json", folder);
+    *out_spec = new chorus_router_spec{chorus::route::spec_of_config(chorus::parse_json(text, folder + "/config.json"))};
+  });
+}
+
+chorus_status chorus_router_spec_set_preset(chorus_router_spec *spec, const char *name, chorus_error **error) {
+  return guarded(error, [&] { chorus::route::apply_preset(require(spec, "spec")->spec, require(name, "name")); });
+}
+
+const char *chorus_router_preset_name(size_t index) { return chorus::route::preset_name(index); }
+
+chorus_status chorus_router_spec_get_desc(const chorus_router_spec *spec, chorus_route_desc *out_desc,
+                                          chorus_error **error) {
+  return guarded(error, [&] { fill_info(out_desc, require(spec, "spec")->spec.desc); });
+}
 
 chorus_status chorus_router_spec_set_max_tokens(chorus_router_spec *spec, int64_t max_tokens, chorus_error **error) {
   return guarded(error, [&] {
