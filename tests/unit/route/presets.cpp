@@ -181,3 +181,50 @@ Test(presets, configs_that_do_not_do) {
     cr_expect_null(spec.spec);
   }
 }
+
+Test(presets, setters_refuse_and_leave_the_spec) {
+  const Spec spec(8, 2);
+  chorus_router_spec *s = spec.spec;
+  cr_expect_eq(chorus_router_spec_set_weight_before(s, 7, nullptr), CHORUS_OK);
+  cr_expect_eq(spec.desc().weight_before, 1u);
+  const auto refused = [&](const char *words, auto call) {
+    const Outcome result = outcome(call);
+    cr_expect_eq(result.status, CHORUS_INVALID_ARGUMENT, "%s", words);
+    cr_expect(contains(result.message, words), "%s", result.message.c_str());
+  };
+  refused("n_groups is 3", [&](chorus_error **e) { return chorus_router_spec_set_groups(s, 3, 1, 0, 0, e); });
+  refused("fewer than k", [&](chorus_error **e) { return chorus_router_spec_set_groups(s, 8, 1, 0, 0, e); });
+  refused("selection is 99", [&](chorus_error **e) { return chorus_router_spec_set_selection(s, 99, e); });
+  refused("set_hash_table", [&](chorus_error **e) {
+    return chorus_router_spec_set_selection(s, CHORUS_ROUTE_HASH_TABLE, e);
+  });
+  refused("deviation is -1", [&](chorus_error **e) { return chorus_router_spec_set_noise(s, -1, e); });
+  refused("temperature is 0", [&](chorus_error **e) { return chorus_router_spec_set_temperature(s, 0, e); });
+  refused("capacity is 0", [&](chorus_error **e) {
+    return chorus_router_spec_set_capacity(s, CHORUS_ROUTE_DROP_BY_SCORE, 0, e);
+  });
+  refused("factor is 0", [&](chorus_error **e) {
+    return chorus_router_spec_set_capacity_factor(s, CHORUS_ROUTE_DROP_BY_SCORE, 0, 0, 0, e);
+  });
+  refused("outputs is", [&](chorus_error **e) { return chorus_router_spec_set_outputs(s, 64, 0, e); });
+  refused("block is 0", [&](chorus_error **e) {
+    return chorus_router_spec_set_outputs(s, CHORUS_ROUTE_OUT_BLOCKS, 0, e);
+  });
+  int32_t entries[] = {0, 1, 2, 8};
+  const int64_t shape[] = {2, 2};
+  chorus_tensor table = CHORUS_TENSOR_INIT;
+  table.data = entries;
+  table.size_bytes = sizeof entries;
+  table.device_type = CHORUS_DEVICE_HOST;
+  table.dtype_bits = 32;
+  table.dtype_lanes = 1;
+  table.ndim = 2;
+  table.shape = shape;
+  refused("table[1, 1] is 8", [&](chorus_error **e) { return chorus_router_spec_set_hash_table(s, &table, e); });
+  table.size_bytes = 4;
+  refused("compact i32 matrix", [&](chorus_error **e) { return chorus_router_spec_set_hash_table(s, &table, e); });
+  const chorus_route_desc d = spec.desc();
+  cr_expect_eq(d.n_groups, 0);
+  cr_expect_eq(d.selection, CHORUS_ROUTE_TOKENS_CHOOSE);
+  cr_expect_eq(d.drop, CHORUS_ROUTE_DROP_NONE);
+}
