@@ -2,10 +2,13 @@
 // route.h, experts: setters of the spec, and calls into route/experts.
 #include "chorus/route.h"
 
+#include <cmath>
+
 #include "abi/boundary.h"
 #include "abi/route_checks.h"
 #include "route/experts.h"
 
+using chorus::fail;
 using chorus::abi::check_constant;
 using chorus::abi::check_dtype;
 using chorus::abi::check_maximum;
