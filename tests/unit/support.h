@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "chorus/chorus.hpp"
+#include "chorus/chorus.h"
 
 namespace unit {
 
@@ -82,23 +82,6 @@ class Outcome {
  private:
   chorus_error *error_ = nullptr;
 };
-
-// Status and text of what was tried; CHORUS_OK: it worked.
-struct Opening {
-  chorus_status status = CHORUS_OK;
-  std::string text;
-};
-
-// Status of what `call` throws.
-template <typename Call>
-Opening outcome_of(Call call) {
-  try {
-    call();
-    return {};
-  } catch (const chorus::Error &error) {
-    return {error.code(), error.text()};
-  }
-}
 
 inline std::string test_plugin(const std::string &name) {
   return std::string(CHORUS_BINARY_DIR) + "/lib/test-plugins/chorus-" + name + ".so";

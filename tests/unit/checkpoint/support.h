@@ -6,6 +6,7 @@
 #include <string>
 
 #include "chorus/chorus.hpp"
+#include "unit/outcome.h"
 #include "unit/support.h"
 
 namespace unit {
