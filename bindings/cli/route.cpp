@@ -30,11 +30,37 @@ const Words<chorus_route_renormalise> kRenormalise = {{"none", CHORUS_ROUTE_RENO
 struct Arguments {
   Common common;
   std::string path, tensor, bias, bias_tensor, output, device = "auto";
-  std::string score = "softmax", order = "score-then-topk", renormalise = "none";
+  std::string preset, score = "softmax", order = "score-then-topk", renormalise = "none";
   int32_t k = 0;
   double epsilon = 0, scale = 1;
   bool replace = false;
 };
+
+// What the options say of scores and weights, or the preset instead.
+void set_rules(chorus_router_spec *spec, const Arguments &arguments) {
+  Call call;
+  if (arguments.preset.empty()) {
+    call(chorus_router_spec_set_score(spec, value_of("--score", arguments.score, kScores),
+                                      value_of("--order", arguments.order, kOrders), call.slot()));
+    call(chorus_router_spec_set_bias(spec, arguments.bias.empty() ? 0 : 1, call.slot()));
+    call(chorus_router_spec_set_weights(spec, value_of("--renormalise", arguments.renormalise, kRenormalise),
+                                        arguments.epsilon, arguments.scale, call.slot()));
+    return;
+  }
+  call(chorus_router_spec_set_preset(spec, arguments.preset.c_str(), call.slot()));
+  chorus_route_desc desc = CHORUS_ROUTE_DESC_INIT;
+  call(chorus_router_spec_get_desc(spec, &desc, call.slot()));
+  if ((desc.has_bias != 0) == arguments.bias.empty()) {
+    throw CallFailed(fmt::format("preset '{}' has {} bias; {}", arguments.preset, desc.has_bias != 0 ? "a" : "no",
+                                 desc.has_bias != 0 ? "give it by --bias" : "leave --bias out"),
+                     kExitBadInput);
+  }
+}
+
+// Whether tokens compete (capacity, experts that choose, random choices by place), so that all go in one call.
+bool tokens_compete(const Arguments &arguments) {
+  return arguments.preset == "switch" || arguments.preset == "gshard" || arguments.preset == "expert-choice";
+}
 
 Router new_router(const Context &context, const Arguments &arguments, const RowsFile &logits, int64_t max_tokens) {
   if (logits.width() > INT32_MAX) {
@@ -47,11 +73,7 @@ Router new_router(const Context &context, const Arguments &arguments, const Rows
   const RouterSpec owned(spec);
   call(chorus_router_spec_set_max_tokens(spec, max_tokens, call.slot()));
   call(chorus_router_spec_set_dtypes(spec, logits.score_dtype(), CHORUS_I32, CHORUS_F32, call.slot()));
-  call(chorus_router_spec_set_score(spec, value_of("--score", arguments.score, kScores),
-                                    value_of("--order", arguments.order, kOrders), call.slot()));
-  call(chorus_router_spec_set_bias(spec, arguments.bias.empty() ? 0 : 1, call.slot()));
-  call(chorus_router_spec_set_weights(spec, value_of("--renormalise", arguments.renormalise, kRenormalise),
-                                      arguments.epsilon, arguments.scale, call.slot()));
+  set_rules(spec, arguments);
   chorus_router *router = nullptr;
   call(chorus_router_create(context.get(), spec, arguments.device.c_str(), &router, call.slot()));
   return Router(router);
@@ -79,7 +101,7 @@ Loads run(const Context &context, const Arguments &arguments) {
   const RowsFile logits(context, arguments.path, arguments.tensor, {"logits", "router_logits", "gate_logits"});
   const int64_t experts = logits.width(), k = arguments.k;
   const int64_t block_tokens =
-      std::clamp<int64_t>(kBlockBytes / (8 * std::max<int64_t>(1, experts)), 1, std::max<int64_t>(1, logits.rows()));
+      tokens_compete(arguments) ? std::max<int64_t>(1, logits.rows()) : std::clamp<int64_t>(kBlockBytes / (8 * std::max<int64_t>(1, experts)), 1, std::max<int64_t>(1, logits.rows()));
   const Router router = new_router(context, arguments, logits, block_tokens);
   std::vector<float> bias = read_bias(context, arguments, experts);
 
@@ -110,6 +132,7 @@ Loads run(const Context &context, const Arguments &arguments) {
     Call call;
     call(chorus_router_route(router.get(), scores.get(), &in, &out, nullptr, call.slot()));
     for (int64_t slot = 0; slot < count * k; ++slot) {
+      if (ids[static_cast<size_t>(slot)] < 0) continue;  // dropped, or nobody's choice
       const size_t expert = static_cast<size_t>(ids[static_cast<size_t>(slot)]);
       const double weight = weights[static_cast<size_t>(slot)];
       ++loads.counts[expert];
@@ -153,9 +176,13 @@ void print_result(const Arguments &arguments, const Loads &loads) {
     Json out = {{"tokens", loads.tokens},
                 {"experts", loads.counts.size()},
                 {"k", arguments.k},
-                {"score", arguments.score},
-                {"order", arguments.order},
                 {"counts", loads.counts}};
+    if (arguments.preset.empty()) {
+      out["score"] = arguments.score;
+      out["order"] = arguments.order;
+    } else {
+      out["preset"] = arguments.preset;
+    }
     for (const double sum : loads.weight_sums) out["weight_sums"].push_back(number_or_null(sum));
     out["entropy"] = balance.entropy;
     out["entropy_of_even"] = even;
@@ -174,11 +201,19 @@ void print_result(const Arguments &arguments, const Loads &loads) {
                     fmt::format("{:.6f}", count == 0 ? 0.0 : loads.weight_sums[e] / count)});
   }
   print_table({"expert", "slots", "share", "mean weight"}, rows);
-  fmt::print("\n{} tokens to {} of {} experts each ({}, {})\n", loads.tokens, arguments.k, loads.counts.size(),
-             arguments.score, arguments.order);
+  const std::string rules = arguments.preset.empty() ? arguments.score + ", " + arguments.order : arguments.preset;
+  fmt::print("\n{} tokens to {} of {} experts each ({})\n", loads.tokens, arguments.k, loads.counts.size(), rules);
   fmt::print("load entropy {:.4f} nats of {:.4f} when even; max/mean {:.4f}; {} idle; mean first weight {:.6f}\n",
              balance.entropy, even, balance.max_to_mean, balance.idle, first_weight);
   if (!arguments.output.empty()) fmt::print("written: {}\n", printable(arguments.output));
+}
+
+std::string preset_names() {
+  std::string names;
+  for (size_t i = 0; chorus_router_preset_name(i) != nullptr; ++i) {
+    names += (i == 0 ? "" : ", ") + std::string(chorus_router_preset_name(i));
+  }
+  return names;
 }
 
 }  // namespace
@@ -190,13 +225,17 @@ void add_route(CLI::App *program) {
   command->add_option("logits", arguments->path, "Safetensors file of gate logits: a row per token, a column per expert")->required();
   command->add_option("-k", arguments->k, "Experts per token")->required();
   command->add_option("--tensor", arguments->tensor, "Name of the tensor, where the file has several");
-  command->add_option("--score", arguments->score, "softmax, sigmoid, sqrt-softplus, identity or relu (default: softmax)");
-  command->add_option("--order", arguments->order, "score-then-topk (default) or topk-then-score");
+  const auto preset = command->add_option("--preset", arguments->preset, "Route as a published model: " + preset_names());
+  command->add_option("--score", arguments->score, "softmax, sigmoid, sqrt-softplus, identity or relu (default: softmax)")
+      ->excludes(preset);
+  command->add_option("--order", arguments->order, "score-then-topk (default) or topk-then-score")->excludes(preset);
   command->add_option("--bias", arguments->bias, "File with a number per expert, added for choosing, not for weighing");
   command->add_option("--bias-tensor", arguments->bias_tensor, "Name of the tensor of the bias");
-  command->add_option("--renormalise", arguments->renormalise, "Weights of a token: none (default), sum or clamped");
-  command->add_option("--epsilon", arguments->epsilon, "sum: w / (sum + epsilon); clamped: w / max(sum, epsilon)");
-  command->add_option("--scale", arguments->scale, "Factor of all weights (default: 1)");
+  command->add_option("--renormalise", arguments->renormalise, "Weights of a token: none (default), sum or clamped")
+      ->excludes(preset);
+  command->add_option("--epsilon", arguments->epsilon, "sum: w / (sum + epsilon); clamped: w / max(sum, epsilon)")
+      ->excludes(preset);
+  command->add_option("--scale", arguments->scale, "Factor of all weights (default: 1)")->excludes(preset);
   command->add_option("--output", arguments->output, "New folder for ids and weights, as safetensors");
   command->add_flag("--replace", arguments->replace, "Let --output replace what is there");
   command->add_option("--device", arguments->device, "Device that computes (default: auto)");
@@ -204,6 +243,7 @@ void add_route(CLI::App *program) {
       "Examples:\n"
       "  chorus route logits.safetensors -k 2\n"
       "  chorus route logits.safetensors -k 4 --order topk-then-score --json\n"
+      "  chorus route logits.safetensors -k 8 --preset qwen3-moe\n"
       "  chorus route logits.safetensors -k 8 --score sigmoid --bias bias.safetensors --renormalise sum --scale 2.5 \\\n"
       "               --output routing");
   command->callback([arguments] {

@@ -72,6 +72,28 @@ class Route(Case):
         self.check(self.routing("--score", "sigmoid", "--bias", "bias.safetensors", "--renormalise", "sum", "--epsilon",
                                 "1e-20", "--scale", "2.5"), ids, 2.5 * chosen / chosen.sum(axis=1, keepdims=True))
 
+    def test_presets(self):
+        ids = choose(self.wide, K)
+        chosen = np.take_along_axis(softmax(self.wide), ids, 1)
+        self.check(self.routing("--preset", "mixtral"), ids, chosen / chosen.sum(axis=1, keepdims=True))
+        bias = RNG.standard_normal(EXPERTS).astype(np.float32)
+        self.write("bias.safetensors", {"bias": bias})
+        scores = 1 / (1 + np.exp(-self.wide))
+        ids = choose(scores + bias.astype(float), K)
+        chosen = np.take_along_axis(scores, ids, 1)
+        found = self.routing("--preset", "glm-4.5", "--bias", "bias.safetensors")
+        self.check(found, ids, 2.5 * chosen / chosen.sum(axis=1, keepdims=True))
+        self.assertEqual(found[2]["preset"], "glm-4.5")
+        # Switch keeps ceil(1.25 T / E) tokens of each expert, the first ones.
+        counts = np.bincount(choose(self.wide, 1).ravel(), minlength=EXPERTS)
+        room = int(np.ceil(1.25 * TOKENS / EXPERTS))
+        kept = self.json_of("route", "g.safetensors", "-k", "1", "--preset", "switch")["counts"]
+        self.assertEqual(kept, np.minimum(counts, room).tolist())
+        self.assertGreater(counts.max(), room)
+        self.refused("route", "g.safetensors", "-k", "2", "--preset", "mixtrel", says=["did you mean 'mixtral'"])
+        self.refused("route", "g.safetensors", "-k", "2", "--preset", "glm-4.5", says=["--bias"])
+        self.refused("route", "g.safetensors", "-k", "2", "--preset", "olmoe", "--bias", "bias.safetensors", says=["no bias"])
+
     def test_dtypes_and_text(self):
         self.write("h.safetensors", {"x": self.logits.astype(np.float16)})
         self.write("d.safetensors", {"x": self.wide.reshape(1, TOKENS, EXPERTS)})
