@@ -15,6 +15,7 @@
 #include "fit.h"
 #include "merge.h"
 #include "route.h"
+#include "route_loss.h"
 #include "vocabulary.h"
 
 #endif /* CHORUS_CHORUS_H_ */
