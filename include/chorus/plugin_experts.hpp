@@ -7,6 +7,7 @@
 #define CHORUS_PLUGIN_EXPERTS_HPP_
 
 #include <cmath>
+#include <initializer_list>
 
 #include "plugin.hpp"
 
