@@ -54,7 +54,7 @@ void set_log_linear_terms(ModelRow &m, int bits) {
     }
     m.coefficient = clamp(weight / static_cast<float>(m.temperature), kMostCoefficient);
   } else if (m.shape == RowShape::kInfinite && m.weight < 0) {
-    m.present = weight * -chorus_exact_log(static_cast<float>(m.infinite_count));
+    m.present = clamp(weight * -chorus_exact_log(static_cast<float>(m.infinite_count)), kMostTerm);
   }
 }
 

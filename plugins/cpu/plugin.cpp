@@ -23,6 +23,7 @@ const chorus_plugin_option *const kOptions[] = {&kMaxIsa};
 
 // Kernels, one line each.
 const chorus_kernel *const kKernels[] = {
+    &kCombineRows,
     &kMergeReduce,
     &kMergeApply,
     &kExpertsFfn,

@@ -65,7 +65,7 @@ struct Rules {
   float term(int64_t v) const {
     const float w = static_cast<float>(m.weight);
     if (m.is_one_hot()) return 0;
-    if (!m.is_regular()) return w > 0 ? 0 : w * -chorus_exact_log(static_cast<float>(m.infinite));
+    if (!m.is_regular()) return w > 0 ? 0 : clamped(w * -chorus_exact_log(static_cast<float>(m.infinite)), 0x1p121f);
     const float c = clamped(w / static_cast<float>(m.temperature), 0x1p100f);
     return clamped(c * score(v), 0x1p121f);
   }
