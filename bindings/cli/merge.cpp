@@ -16,7 +16,7 @@ using Merger = Owned<chorus_merger, chorus_merger_destroy>;
 struct Arguments {
   Common common;
   std::string recipe, output, device = "auto", numerics = "accurate", progress = "auto";
-  uint64_t memory = uint64_t{1} << 30, shard_size = 5'000'000'000;
+  uint64_t memory = uint64_t{1} << 30, shard_size = 5'000'000'000, seed = 0;
   int threads = 0;
   bool plan = false, methods = false, replace = false;
 };
@@ -88,6 +88,7 @@ Spec make_spec(const Arguments &arguments) {
   call(chorus_merger_spec_set_max_shard_bytes(spec.get(), arguments.shard_size, call.slot()));
   call(chorus_merger_spec_set_numerics(
       spec.get(), arguments.numerics == "mergekit" ? CHORUS_NUMERICS_MERGEKIT : CHORUS_NUMERICS_ACCURATE, call.slot()));
+  call(chorus_merger_spec_set_seed(spec.get(), arguments.seed, call.slot()));
   call(chorus_merger_spec_set_replace(spec.get(), arguments.replace, call.slot()));
   return spec;
 }
@@ -153,6 +154,7 @@ void add_merge(CLI::App *program) {
   command->add_option("--shard-size", arguments->shard_size, "Largest file in bytes, for example 5GB; 0: one file")
       ->transform(CLI::AsSizeValue(true))
       ->capture_default_str();
+  command->add_option("--seed", arguments->seed, "Of the random choices of dare_* and della*")->capture_default_str();
   command->add_flag("--replace", arguments->replace, "Replace the model in OUT");
   command->add_option("--device", arguments->device, "Where to compute")->capture_default_str();
   command->add_option("--numerics", arguments->numerics, "accurate, or mergekit for its rounding")

@@ -552,6 +552,10 @@ class MergerSpec : public Handle<chorus_merger_spec, chorus_merger_spec_destroy>
     check([&](chorus_error **e) { return chorus_merger_spec_set_max_shard_bytes(get(), bytes, e); });
     return *this;
   }
+  MergerSpec &set_seed(uint64_t seed) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_seed(get(), seed, e); });
+    return *this;
+  }
   MergerSpec &set_numerics(chorus_merge_numerics numerics) {
     check([&](chorus_error **e) { return chorus_merger_spec_set_numerics(get(), numerics, e); });
     return *this;

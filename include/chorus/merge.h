@@ -43,6 +43,8 @@ CHORUS_API chorus_status chorus_merger_spec_set_max_shard_bytes(chorus_merger_sp
  *         chorus_merger_create() as CHORUS_UNIMPLEMENTED. @since 0.1 */
 CHORUS_API chorus_status chorus_merger_spec_set_numerics(chorus_merger_spec *spec, chorus_merge_numerics numerics,
                                                          chorus_error **error);
+/** Seed of the random choices of dare_* and della*, 0 by default: keyed with it by model, tensor and element. @since 0.1 */
+CHORUS_API chorus_status chorus_merger_spec_set_seed(chorus_merger_spec *spec, uint64_t seed, chorus_error **error);
 /** Nonzero: a folder that is not empty is allowed; the model in it is replaced at the end. @since 0.1 */
 CHORUS_API chorus_status chorus_merger_spec_set_replace(chorus_merger_spec *spec, int32_t replace, chorus_error **error);
 

@@ -106,6 +106,10 @@ chorus_status chorus_merger_spec_set_numerics(chorus_merger_spec *spec, chorus_m
   });
 }
 
+chorus_status chorus_merger_spec_set_seed(chorus_merger_spec *spec, uint64_t seed, chorus_error **error) {
+  return guarded(error, [&] { require(spec, "spec")->settings.seed = seed; });
+}
+
 chorus_status chorus_merger_spec_set_replace(chorus_merger_spec *spec, int32_t replace, chorus_error **error) {
   return guarded(error, [&] { require(spec, "spec")->settings.replace = replace != 0; });
 }

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <mutex>
+#include <optional>
 
 #include "merge/scratch.h"
 
@@ -31,21 +33,55 @@ double join_pairwise(std::vector<double> values) {
   return values.empty() ? 0.0 : values[0];
 }
 
-uint64_t scratch_bytes(const Plan &plan) {
-  uint64_t most = 0;
-  for (const Job &job : plan.jobs) {
-    const uint64_t elements = std::max<uint64_t>(job.elements, 1), part = std::min(plan.piece, elements);
-    const uint64_t operands = job.operand_bytes() / elements + job.type->bits() / 8;
-    most = std::max(most, operands * part + (job.inputs.size() + 3) * ScratchPool::kAlignment);
+// What a pass gave for one piece.
+struct PieceStatistic {
+  std::vector<double> sums;
+  std::vector<uint64_t> counts;  // of TIE alone; other counts add up over the pieces
+};
+
+bool is_count(chorus_merge_statistic statistic) {
+  return statistic == CHORUS_STATISTIC_HISTOGRAM || statistic == CHORUS_STATISTIC_VARIANCE_HISTOGRAM || statistic == CHORUS_STATISTIC_COUNT;
+}
+
+// The numbers of a piece's run that both kernels take, in the layout of plugin.h.
+struct Numbers {
+  std::vector<double> cuts;
+  std::vector<uint64_t> ties;
+};
+
+Numbers numbers_of(const Coefficients &c, size_t piece) {
+  Numbers out;
+  if (c.selections.empty()) {
+    out.cuts = c.cuts;
+    return out;
   }
-  return most;
+  const size_t n = c.selections[0].cuts.size();
+  for (size_t i = 0; i < n; ++i) {
+    for (const Selection &selection : c.selections) {
+      if (selection.cuts.size() == n) out.cuts.push_back(selection.cuts[i]);
+      if (piece < selection.ties.size()) out.ties.push_back(selection.ties[piece][i]);
+    }
+  }
+  return out;
+}
+
+template <typename T>
+const T *data_or_null(const std::vector<T> &values) { return values.empty() ? nullptr : values.data(); }
+
+template <typename Args>
+void set_numbers(const Coefficients &c, const Numbers &numbers, Args *args) {
+  args->cuts = data_or_null(numbers.cuts);
+  args->ties = data_or_null(numbers.ties);
+  args->densities = data_or_null(c.densities);
+  args->epsilons = data_or_null(c.epsilons);
+  args->keys = data_or_null(c.keys);
 }
 
 class Execution {
  public:
   Execution(const Context &context, const Plan &plan, checkpoint::Writer *writer, const ProgressFunction &progress)
-      : context_(context), plan_(plan), writer_(writer), progress_(progress), scratch_(scratch_bytes(plan)),
-        coefficients_(plan.jobs.size()), statistics_(plan.jobs.size()) {
+      : context_(context), plan_(plan), writer_(writer), progress_(progress), scratch_(plan.scratch_bytes),
+        coefficients_(plan.jobs.size()), statistics_(plan.jobs.size()), counts_(plan.jobs.size()) {
     total_ = plan.bytes_to_read;
     for (const Job &job : plan.jobs) total_ += job.bytes();
   }
@@ -64,11 +100,10 @@ class Execution {
 
  private:
   size_t batch_end(size_t begin) const {
+    const auto cost = [&](size_t j) { return plan_.jobs[j].operand_bytes() + plan_.jobs[j].statistic_bytes(1); };
     uint64_t bytes = 0;
     size_t end = begin;
-    for (; end < plan_.jobs.size() && (end == begin || bytes + plan_.jobs[end].operand_bytes() <= kBatchBytes); ++end) {
-      bytes += plan_.jobs[end].operand_bytes();
-    }
+    for (; end < plan_.jobs.size() && (end == begin || bytes + cost(end) <= kBatchBytes); ++end) bytes += cost(end);
     return end;
   }
 
@@ -109,8 +144,8 @@ class Execution {
       const Job &job = plan_.jobs[j];
       if (pass && !has_pass(job, *pass)) continue;
       size_t number = 0;
-      for (uint64_t at = 0; at < job.elements; at += plan_.piece) {
-        pieces.push_back({j, at, std::min(plan_.piece, job.elements - at), number++});
+      for (uint64_t at = 0; at < job.elements; at += job.piece) {
+        pieces.push_back({j, at, std::min(job.piece, job.elements - at), number++});
       }
       if (pass) statistics_[j].assign(number, {});
     }
@@ -167,44 +202,115 @@ class Execution {
     done_.fetch_add(piece.count * element, std::memory_order_relaxed);
   }
 
-  static uint64_t columns_of(const Job &job) { return job.shape.empty() ? 1 : static_cast<uint64_t>(job.shape.back()); }
-
   void reduce(const Piece &piece, size_t pass) {
     const Job &job = plan_.jobs[piece.job];
+    const Coefficients &c = coefficients_[piece.job];
+    const Reduction &reduction = job.program.passes[pass].reduction;
     ScratchPool::Lease lease(&scratch_);
     const std::vector<const void *> inputs = read_inputs(job, piece, &lease);
-    const size_t n = operands(job, pass);
-    std::vector<double> &statistic = statistics_[piece.job][piece.number];
-    statistic.resize(n * (n + 1) / 2);
+    const uint64_t entries = statistic_entries(job, reduction, piece.count);
+    void *statistic = lease.allocate(entries * sizeof(uint64_t));
+    Numbers numbers = numbers_of(c, piece.number);
     chorus_merge_reduce_args args = CHORUS_MERGE_REDUCE_ARGS_INIT;
     args.begin = piece.begin;
     args.count = piece.count;
-    args.columns = columns_of(job);
+    args.columns = job.columns();
     args.inputs = inputs.data();
     args.base = read(job.base, piece, &lease);
-    args.weights = coefficients_[piece.job].weights.data();
-    args.statistic = statistic.data();
-    args.statistic_bytes = statistic.size() * sizeof(double);
+    const bool by_row = reduction.granularity == CHORUS_PER_ROW;
+    const std::vector<double> repeated = by_row ? weights_of_rows(job, c, piece) : std::vector<double>();
+    args.weights = by_row ? repeated.data() : c.weights.data();
+    args.statistic = statistic;
+    args.statistic_bytes = entries * sizeof(uint64_t);
+    if (reduction.predicate == CHORUS_PREDICATE_PREFIX) {
+      args.prefixes = c.selections[reduction.cut].prefixes.data();
+      args.prefix_bits = 16;
+    }
+    if (reduction.predicate == CHORUS_PREDICATE_TIE) numbers = {c.selections[reduction.cut].cuts, {}};
+    set_numbers(c, numbers, &args);
     plan_.kernels.get(job.reduce_kernels[pass]).run(&args, nullptr);
+    keep_statistic(piece, reduction, statistic, entries);
   }
 
-  static size_t operands(const Job &job, size_t pass) {
-    const bool base_is_one = job.base.tensor != nullptr && job.program.passes[pass].reduction.operand == CHORUS_OPERAND_X;
-    return job.inputs.size() + (base_is_one ? 1 : 0);
+  static uint64_t statistic_entries(const Job &job, const Reduction &reduction, uint64_t count) {
+    const uint64_t n = operands(job, reduction), groups = reduction.granularity == CHORUS_PER_ROW ? count / job.columns() : 1;
+    switch (reduction.statistic) {
+      case CHORUS_STATISTIC_HISTOGRAM: return n * kHistogramBins;
+      case CHORUS_STATISTIC_VARIANCE_HISTOGRAM: return kHistogramBins;
+      case CHORUS_STATISTIC_COUNT: return n * n;
+      case CHORUS_STATISTIC_SUM: return groups * n;
+      default: return groups * n * (n + 1) / 2;
+    }
+  }
+
+  void keep_statistic(const Piece &piece, const Reduction &reduction, const void *statistic, uint64_t entries) {
+    PieceStatistic &own = statistics_[piece.job][piece.number];
+    if (!is_count(reduction.statistic)) {
+      const auto *sums = static_cast<const double *>(statistic);
+      own.sums.assign(sums, sums + entries);
+      return;
+    }
+    const auto *counts = static_cast<const uint64_t *>(statistic);
+    if (reduction.predicate == CHORUS_PREDICATE_TIE) {
+      own.counts.assign(counts, counts + entries);
+      return;
+    }
+    const std::lock_guard lock(counts_mutex_);
+    std::vector<uint64_t> &total = counts_[piece.job];
+    total.resize(entries);
+    for (uint64_t i = 0; i < entries; ++i) total[i] += counts[i];
+  }
+
+  static size_t operands(const Job &job, const Reduction &reduction) {
+    const bool base_is_one = job.base.tensor != nullptr && reduction.operand == CHORUS_OPERAND_X;
+    return job.inputs.size() + (base_is_one && reduction.statistic == CHORUS_STATISTIC_GRAM ? 1 : 0);
   }
 
   // From the pieces' statistics to the coefficients of what follows.
   void conclude(size_t j, size_t pass) {
     const Job &job = plan_.jobs[j];
-    const size_t n = operands(job, pass);
-    std::vector<double> upper(n * (n + 1) / 2);
-    for (size_t i = 0; i < upper.size(); ++i) {
-      std::vector<double> values;
-      for (const std::vector<double> &piece : statistics_[j]) values.push_back(piece[i]);
-      upper[i] = join_pairwise(std::move(values));
+    const Pass &step = job.program.passes[pass];
+    Statistic statistic;
+    statistic.n = operands(job, step.reduction);
+    statistic.elements = job.elements;
+    if (is_count(step.reduction.statistic)) {
+      statistic.counts = std::move(counts_[j]);
+      counts_[j].clear();
+      for (PieceStatistic &piece : statistics_[j]) statistic.piece_counts.push_back(std::move(piece.counts));
+      step.then(statistic, &coefficients_[j]);
+    } else if (step.reduction.granularity == CHORUS_PER_ROW && step.reduction.statistic == CHORUS_STATISTIC_GRAM) {
+      conclude_rows(j, step, &statistic);
+    } else {
+      join_sums(j, statistic_entries(job, step.reduction, job.columns()), &statistic.sums);
+      step.then(statistic, &coefficients_[j]);
     }
-    job.program.passes[pass].then(Gram(n, upper), &coefficients_[j]);
     statistics_[j].clear();
+  }
+
+  // Pieces, or rows, in the tree over their index.
+  void join_sums(size_t j, uint64_t entries, std::vector<double> *out) const {
+    for (uint64_t e = 0; e < entries; ++e) {
+      std::vector<double> values;
+      for (const PieceStatistic &piece : statistics_[j]) {
+        for (uint64_t at = e; at < piece.sums.size(); at += entries) values.push_back(piece.sums[at]);
+      }
+      out->push_back(join_pairwise(std::move(values)));
+    }
+  }
+
+  // A Gram for each row gives weights for each row.
+  void conclude_rows(size_t j, const Pass &step, Statistic *statistic) {
+    const uint64_t entries = statistic->n * (statistic->n + 1) / 2;
+    std::vector<double> weights;
+    for (const PieceStatistic &piece : statistics_[j]) {
+      for (uint64_t at = 0; at < piece.sums.size(); at += entries) {
+        statistic->sums.assign(piece.sums.begin() + static_cast<ptrdiff_t>(at), piece.sums.begin() + static_cast<ptrdiff_t>(at + entries));
+        Coefficients row = plan_.jobs[j].program.coefficients;
+        step.then(*statistic, &row);
+        weights.insert(weights.end(), row.weights.begin(), row.weights.end());
+      }
+    }
+    coefficients_[j].weights = std::move(weights);
   }
 
   void make(const Piece &piece) {
@@ -219,14 +325,33 @@ class Execution {
     chorus_merge_args args = CHORUS_MERGE_ARGS_INIT;
     args.begin = piece.begin;
     args.count = piece.count;
-    args.columns = columns_of(job);
+    args.columns = job.columns();
     args.inputs = inputs.data();
     args.base = read(job.base, piece, &lease);
     args.output = lease.allocate(piece.count * job.type->bits() / 8);
-    args.weights = coefficients_[piece.job].weights.data();
-    args.lambda = coefficients_[piece.job].lambda;
+    const Coefficients &c = coefficients_[piece.job];
+    const Numbers numbers = numbers_of(c, piece.number);
+    const bool by_row = job.program.stages.granularity == CHORUS_PER_ROW;
+    const std::vector<double> repeated = by_row ? weights_of_rows(job, c, piece) : std::vector<double>();
+    args.weights = by_row ? repeated.data() : c.weights.data();
+    args.lambda = c.lambda;
+    args.rescales = data_or_null(c.rescales);
+    args.unique_scales = data_or_null(c.unique_scales);
+    set_numbers(c, numbers, &args);
     plan_.kernels.get(job.apply_kernel).run(&args, nullptr);
     write(piece, args.output);
+  }
+
+  // The weights of each row of a piece: its own, or the tensor's.
+  static std::vector<double> weights_of_rows(const Job &job, const Coefficients &c, const Piece &piece) {
+    const uint64_t n = job.program.coefficients.weights.size(), first = piece.begin / job.columns(), rows = piece.count / job.columns();
+    const bool own = c.weights.size() > n || job.elements == job.columns();
+    std::vector<double> out;
+    for (uint64_t r = 0; r < rows; ++r) {
+      const auto from = c.weights.begin() + static_cast<ptrdiff_t>(own ? (first + r) * n : 0);
+      out.insert(out.end(), from, from + static_cast<ptrdiff_t>(n));
+    }
+    return out;
   }
 
   static const void *first_of(const std::vector<const void *> &inputs) {
@@ -256,7 +381,9 @@ class Execution {
   const ProgressFunction &progress_;
   ScratchPool scratch_;
   std::vector<Coefficients> coefficients_;                    // of each job while its batch runs
-  std::vector<std::vector<std::vector<double>>> statistics_;  // of each job: of each piece
+  std::vector<std::vector<PieceStatistic>> statistics_;  // of each job: of each piece
+  std::vector<std::vector<uint64_t>> counts_;            // of each job: histograms and counts, guarded while they grow
+  std::mutex counts_mutex_;
   std::atomic<uint64_t> done_ = 0;
   uint64_t total_ = 0;
 };

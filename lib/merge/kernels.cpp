@@ -3,9 +3,17 @@
 #include "merge/kernels.h"
 
 #include <algorithm>
+#include <bit>
+#include <initializer_list>
 
 namespace chorus::merge {
 namespace {
+
+std::vector<uint64_t> key_of(std::initializer_list<int32_t> fields, double number) {
+  std::vector<uint64_t> key(fields.begin(), fields.end());
+  key.push_back(std::bit_cast<uint64_t>(number));
+  return key;
+}
 
 void add_types(const OperandTypes &types, std::vector<uint64_t> *key) {
   key->push_back(types.base);
@@ -34,10 +42,13 @@ size_t Kernels::reduce(const Reduction &reduction, const OperandTypes &types) {
   desc.statistic = reduction.statistic;
   desc.predicate = reduction.predicate;
   desc.granularity = reduction.granularity;
+  desc.sparsify = reduction.sparsify;
+  desc.cut_statistic = reduction.cut_statistic;
+  desc.epsilon = reduction.epsilon;
   desc.numerics = numerics_;
   desc.max_elements = max_elements_;
-  Key key = {0, static_cast<uint64_t>(reduction.operand), static_cast<uint64_t>(reduction.statistic),
-             static_cast<uint64_t>(reduction.predicate), static_cast<uint64_t>(reduction.granularity)};
+  Key key = key_of({0, reduction.operand, reduction.statistic, reduction.predicate, reduction.granularity, reduction.sparsify,
+                    reduction.cut_statistic}, reduction.epsilon);
   add_types(types, &key);
   return prepare(CHORUS_OP_MERGE_REDUCE, key, desc);
 }
@@ -51,12 +62,17 @@ size_t Kernels::apply(const Stages &stages, const OperandTypes &types) {
   desc.output_dtype = types.output;
   desc.operand = stages.operand;
   desc.granularity = stages.granularity;
+  desc.sparsify = stages.sparsify;
+  desc.cut_statistic = stages.cut_statistic;
+  desc.rescale = stages.rescale;
+  desc.consensus = stages.consensus;
   desc.combine = stages.combine;
+  desc.divisor_floor = stages.divisor_floor;
   desc.add_base = stages.add_base ? 1 : 0;
   desc.numerics = numerics_;
   desc.max_elements = max_elements_;
-  Key key = {1, static_cast<uint64_t>(stages.operand), static_cast<uint64_t>(stages.granularity),
-             static_cast<uint64_t>(stages.combine), stages.add_base ? uint64_t{1} : 0};
+  Key key = key_of({1, stages.operand, stages.granularity, stages.sparsify, stages.cut_statistic, stages.rescale, stages.consensus,
+                    stages.combine, stages.add_base ? 1 : 0}, stages.divisor_floor);
   add_types(types, &key);
   return prepare(CHORUS_OP_MERGE_APPLY, key, desc);
 }

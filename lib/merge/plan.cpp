@@ -73,15 +73,22 @@ OperandTypes types_of(const Job &job) {
   return types;
 }
 
-// Bytes one thread needs for a piece of `elements` of this job.
+// Elements of a piece of `job` where pieces have up to `most`.
+uint64_t piece_of(const Job &job, uint64_t most) {
+  return job.is_by_row() ? std::max<uint64_t>(1, most / job.columns()) * job.columns() : most;
+}
+
+// Bytes one thread needs for a piece of `elements`: operands, result, statistic.
 uint64_t piece_bytes(const Job &job, uint64_t elements) {
-  const uint64_t per_element = job.elements == 0 ? 0 : (job.operand_bytes() + job.bytes()) / job.elements;
-  return (per_element + 1) * std::min(elements, job.elements) + 4096;
+  const uint64_t count = std::min(elements, job.elements);
+  uint64_t per_element = job.type->bits() / 8 + (job.base.tensor != nullptr ? job.base.tensor->type->bits() / 8 : 0);
+  for (const Operand &input : job.inputs) per_element += input.tensor != nullptr ? input.tensor->type->bits() / 8 : 0;
+  return per_element * count + job.statistic_bytes(count) + (job.inputs.size() + 4) * kScratchAlignment;
 }
 
 uint64_t largest_piece_bytes(const Plan &plan, uint64_t elements) {
   uint64_t most = 0;
-  for (const Job &job : plan.jobs) most = std::max(most, piece_bytes(job, elements));
+  for (const Job &job : plan.jobs) most = std::max(most, piece_bytes(job, piece_of(job, elements)));
   return most;
 }
 
@@ -92,14 +99,22 @@ uint64_t memory_of_headers(const Plan &plan) {
 }
 
 // Pieces as large as the memory allows, up to what the caches like.
-void choose_piece(Plan *plan, uint64_t threads) {
-  plan->piece = kLargestPiece;
-  while (plan->piece > CHORUS_BLOCK && threads * largest_piece_bytes(*plan, plan->piece) > plan->settings.memory / 2) plan->piece /= 2;
-  plan->peak_memory = threads * largest_piece_bytes(*plan, plan->piece) + memory_of_headers(*plan);
+void choose_pieces(Plan *plan, uint64_t threads) {
+  uint64_t piece = kLargestPiece;
+  while (piece > CHORUS_BLOCK && threads * largest_piece_bytes(*plan, piece) > plan->settings.memory / 2) piece /= 2;
+  for (Job &job : plan->jobs) job.piece = piece_of(job, piece);
+  plan->scratch_bytes = largest_piece_bytes(*plan, piece);
+  plan->peak_memory = threads * plan->scratch_bytes + memory_of_headers(*plan);
+}
+
+uint64_t largest_piece(const Plan &plan) {
+  uint64_t most = kLargestPiece;
+  for (const Job &job : plan.jobs) most = std::max(most, std::min(job.elements, piece_of(job, kLargestPiece)));
+  return most;
 }
 
 void choose_kernels(Plan *plan, const DevicePtr &device) {
-  plan->kernels = Kernels(device, kLargestPiece, plan->settings.numerics);
+  plan->kernels = Kernels(device, largest_piece(*plan), plan->settings.numerics);
   for (Job &job : plan->jobs) {
     if (job.kind != JobKind::kMerge) continue;
     const OperandTypes types = types_of(job);
@@ -149,6 +164,25 @@ uint64_t Job::operand_bytes() const {
   return bytes;
 }
 
+bool Job::is_by_row() const {
+  if (kind != JobKind::kMerge) return false;
+  return program.stages.granularity == CHORUS_PER_ROW ||
+         std::ranges::any_of(program.passes, [](const Pass &pass) { return pass.reduction.granularity == CHORUS_PER_ROW; });
+}
+
+uint64_t Job::statistic_bytes(uint64_t elements) const {
+  uint64_t most = 0;
+  const uint64_t n = inputs.size() + 1, groups = is_by_row() ? elements / columns() + 1 : 1;
+  for (const Pass &pass : program.passes) {
+    const auto statistic = pass.reduction.statistic;
+    const uint64_t entries = statistic == CHORUS_STATISTIC_HISTOGRAM || statistic == CHORUS_STATISTIC_VARIANCE_HISTOGRAM ? n * kHistogramBins
+                             : statistic == CHORUS_STATISTIC_COUNT                                                       ? n * n
+                                                                                                                         : groups * n * (n + 1) / 2;
+    most = std::max(most, entries * sizeof(uint64_t));
+  }
+  return most;
+}
+
 size_t Job::operand_count() const {
   return static_cast<size_t>(std::ranges::count_if(inputs, [](const Operand &input) { return input.tensor != nullptr; })) +
          (base.tensor != nullptr ? 1 : 0);
@@ -167,7 +201,7 @@ Plan make_plan(const std::shared_ptr<const Context> &context, MergeSettings sett
 
   const std::vector<Group> groups = make_groups(plan.recipe, plan.inputs, &diagnostics);
   diagnostics.throw_if_any();
-  JobMaker maker(plan.recipe, &diagnostics);
+  JobMaker maker(plan.recipe, plan.settings.seed, &diagnostics);
   for (const Placement &placement : place_tensors(groups, !plan.recipe.slices.empty(), &diagnostics)) {
     if (std::optional<Job> job = maker.make(placement)) plan.jobs.push_back(std::move(*job));
   }
@@ -178,7 +212,7 @@ Plan make_plan(const std::shared_ptr<const Context> &context, MergeSettings sett
   plan.warnings = diagnostics.warnings();
 
   choose_kernels(&plan, device);
-  choose_piece(&plan, static_cast<uint64_t>(context->pool().threads()));
+  choose_pieces(&plan, static_cast<uint64_t>(context->pool().threads()));
   lay_out(&plan);
   add_up(&plan);
   look_at_disk(&plan);

@@ -2,6 +2,7 @@
 // The plan of a merge, made from headers alone: every tensor of the output with what it is made of, which kernels make
 // it, what is read, written and needed. All that can be wrong is found here, before a byte is written.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,6 +15,8 @@
 namespace chorus::merge {
 
 constexpr uint64_t kDefaultMemory = uint64_t{1} << 30;
+constexpr uint64_t kHistogramBins = 65536;    // of a histogram of keys
+constexpr uint64_t kScratchAlignment = 64;    // of what kernels get
 constexpr uint64_t kLeastMemory = uint64_t{64} << 20;
 
 struct MergeSettings {
@@ -50,11 +53,17 @@ struct Job {
   Program program;
   std::vector<size_t> reduce_kernels;  // of each pass, in Plan::kernels
   size_t apply_kernel = 0;
+  uint64_t piece = 0;  // elements of a piece: 4096 times a power of two, or whole rows
 
   uint64_t bytes() const { return elements * type->bits() / 8; }
   // Bytes of all operands: what one pass reads.
   uint64_t operand_bytes() const;
   size_t operand_count() const;
+  uint64_t columns() const { return shape.empty() ? 1 : std::max<uint64_t>(1, static_cast<uint64_t>(shape.back())); }
+  // Some stage works row by row.
+  bool is_by_row() const;
+  // Bytes of the largest statistic a pass gives for a piece of `elements`.
+  uint64_t statistic_bytes(uint64_t elements) const;
 };
 
 struct Plan {
@@ -66,7 +75,7 @@ struct Plan {
   std::vector<checkpoint::SideFile> side_files;
   std::vector<std::string> warnings;
   Kernels kernels;
-  uint64_t piece = 0;  // elements of a piece: 4096 times a power of two
+  uint64_t scratch_bytes = 0;  // what one thread needs for its largest piece
 
   uint64_t bytes_to_read = 0, bytes_to_write = 0, elements = 0;
   uint64_t peak_memory = 0;  // buffers; besides them the process itself and the headers

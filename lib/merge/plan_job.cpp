@@ -68,7 +68,7 @@ std::optional<double> JobMaker::value_of(const Parameter &parameter, const Place
 
 std::optional<Settings> JobMaker::settings_of(const Placement &placement, const std::vector<int64_t> &shape) {
   const Group &group = *placement.group;
-  Settings out(group.members.size(), group.base.has_value(), shape);
+  Settings out(group.members.size(), group.base.has_value(), shape, placement.name, seed_);
   const auto missing = [&](const Parameter &parameter, const Group::Member *member) {
     const std::string key = fmt::format("{} {}", parameter.name, static_cast<const void *>(member));
     if (std::ranges::find(warned_, key) != warned_.end()) return;
@@ -178,15 +178,16 @@ bool JobMaker::choose_types(const Placement &placement, Job *job) {
 
 // A result that is one input unchanged is copied.
 void JobMaker::choose_kind(Job *job) const {
-  if (job->kind != JobKind::kMerge || !job->program.passes.empty()) return;
+  if (job->kind != JobKind::kMerge) return;
   const Coefficients &c = job->program.coefficients;
   std::vector<size_t> used;
   for (size_t i = 0; i < job->inputs.size(); ++i) {
     if (c.weights[i] != 0) used.push_back(i);
   }
   const Stages &stages = job->program.stages;
+  if (!job->program.passes.empty() && !(used.empty() && stages.add_base)) return;
   const Operand *same = nullptr;
-  if (stages.operand == CHORUS_OPERAND_X && !stages.add_base && used.size() == 1 && c.lambda == 1 &&
+  if (stages.operand == CHORUS_OPERAND_X && !stages.add_base && stages.sparsify == CHORUS_SPARSIFY_NONE && used.size() == 1 && c.lambda == 1 &&
       (stages.combine == CHORUS_MERGE_MEAN || c.weights[used[0]] == 1)) {
     same = &job->inputs[used[0]];
   } else if (stages.add_base && (used.empty() || c.lambda == 0)) {
@@ -194,6 +195,7 @@ void JobMaker::choose_kind(Job *job) const {
   }
   if (same == nullptr || same->tensor->type != job->type) return;
   job->kind = JobKind::kCopy;
+  job->program.passes.clear();
   job->inputs = {Operand(*same)};
   job->base = {};
 }
@@ -231,7 +233,7 @@ std::optional<Job> JobMaker::make(const Placement &found) {
   }
   std::vector<bool> is_read(group.members.size());
   for (size_t i = 0; i < is_read.size(); ++i) {
-    is_read[i] = !job.program.passes.empty() || job.program.coefficients.weights[i] != 0;
+    is_read[i] = job.program.coefficients.weights[i] != 0;
   }
   if (!is_complete(placement, is_read) || !has_one_shape(placement, job) || !choose_types(placement, &job)) return std::nullopt;
 

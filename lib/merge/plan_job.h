@@ -9,7 +9,8 @@ namespace chorus::merge {
 
 class JobMaker {
  public:
-  JobMaker(const Recipe &recipe, Diagnostics *diagnostics) : recipe_(recipe), diagnostics_(diagnostics) {}
+  JobMaker(const Recipe &recipe, uint64_t seed, Diagnostics *diagnostics)
+      : recipe_(recipe), seed_(seed), diagnostics_(diagnostics) {}
 
   // Nothing where the output has no such tensor, or an error was found.
   std::optional<Job> make(const Placement &placement);
@@ -28,6 +29,7 @@ class JobMaker {
   void choose_kind(Job *job) const;
 
   const Recipe &recipe_;
+  const uint64_t seed_;
   Diagnostics *diagnostics_;
   size_t missing_ = 0, mismatched_ = 0;
   std::vector<std::string> warned_;  // reported once, not for each tensor

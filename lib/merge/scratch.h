@@ -34,7 +34,7 @@ class ScratchPool {
     uint64_t used_ = 0;
   };
 
-  static constexpr uint64_t kAlignment = 64;
+  static constexpr uint64_t kAlignment = 64;  // kScratchAlignment of the plan
 
  private:
   Buffer take() {

@@ -38,8 +38,8 @@ std::string range_of(const Parameter &parameter);
 // The values of all parameters of a method for one output tensor, per model where the parameter is.
 class Settings {
  public:
-  Settings(size_t n_inputs, bool has_base, std::vector<int64_t> shape)
-      : n_inputs_(n_inputs), has_base_(has_base), shape_(std::move(shape)) {}
+  Settings(size_t n_inputs, bool has_base, std::vector<int64_t> shape, std::string tensor, uint64_t seed)
+      : n_inputs_(n_inputs), has_base_(has_base), shape_(std::move(shape)), tensor_(std::move(tensor)), seed_(seed) {}
   void set(const std::string &name, std::vector<double> values) { values_[name] = std::move(values); }
 
   size_t n_inputs() const { return n_inputs_; }
@@ -48,11 +48,16 @@ class Settings {
   double number(const std::string &name) const { return values_.at(name)[0]; }
   bool flag(const std::string &name) const { return number(name) != 0; }
   const std::vector<double> &per_model(const std::string &name) const { return values_.at(name); }
+  uint64_t elements() const;
+  // Keys of the random numbers of each input: of seed, place among the inputs, and the tensor's name.
+  std::vector<uint64_t> keys() const;
 
  private:
   size_t n_inputs_;
   bool has_base_;
   std::vector<int64_t> shape_;
+  std::string tensor_;
+  uint64_t seed_;
   std::map<std::string, std::vector<double>> values_;
 };
 
@@ -64,41 +69,62 @@ struct Reduction {
   chorus_merge_statistic statistic = CHORUS_STATISTIC_GRAM;
   chorus_merge_predicate predicate = CHORUS_PREDICATE_ALL;
   chorus_merge_granularity granularity = CHORUS_PER_TENSOR;
+  chorus_merge_sparsify sparsify = CHORUS_SPARSIFY_NONE;  // what KEPT asks, and TIE of a statistic
+  chorus_merge_cut_statistic cut_statistic = CHORUS_CUT_VARIANCE;
+  double epsilon = 0;
+  size_t cut = 0;  // PREFIX and TIE: which of Coefficients::selections they serve
 };
 
 // The stages of the last pass.
 struct Stages {
   chorus_merge_operand operand = CHORUS_OPERAND_X;
   chorus_merge_granularity granularity = CHORUS_PER_TENSOR;
+  chorus_merge_sparsify sparsify = CHORUS_SPARSIFY_NONE;
+  chorus_merge_cut_statistic cut_statistic = CHORUS_CUT_VARIANCE;
+  chorus_merge_rescale rescale = CHORUS_RESCALE_NONE;
+  chorus_merge_consensus consensus = CHORUS_CONSENSUS_NONE;
   chorus_merge_combine combine = CHORUS_MERGE_SUM;
+  double divisor_floor = 0;
   bool add_base = false;
+};
+
+// An exact selection of the largest elements of each input, found pass by pass.
+struct Selection {
+  std::vector<uint64_t> wanted;                // elements still to be taken at or below what is known of the cut
+  std::vector<uint32_t> prefixes;              // upper 16 bits of the cut's key
+  std::vector<double> cuts;                    // infinite: nothing is above
+  std::vector<std::vector<uint64_t>> ties;     // [piece][input]: of the elements equal to the cut, how many are above it
 };
 
 // The numbers the stages run with.
 struct Coefficients {
-  std::vector<double> weights;  // of the inputs
+  std::vector<double> weights;  // of the inputs; 0: not read. After a Gram per row: one such vector for each row
   double lambda = 1;
+  std::vector<Selection> selections;  // one; of a band the lower and the upper
+  std::vector<double> cuts;           // of magnitudes without ties, where there is no selection
+  std::vector<double> densities, epsilons, rescales, unique_scales;
+  std::vector<uint64_t> keys;
 };
 
-// A Gram matrix in f64: <a_i, a_j> of the operands.
-class Gram {
- public:
-  Gram(size_t n, std::span<const double> upper) : n_(n), upper_(upper) {}
-  size_t size() const { return n_; }
-  double operator()(size_t i, size_t j) const {
-    if (i > j) std::swap(i, j);
-    return upper_[i * n_ - i * (i + 1) / 2 + j];
-  }
+// What a pass gave for the whole tensor (or row).
+struct Statistic {
+  size_t n = 0;                    // operands
+  uint64_t elements = 0;           // of the tensor
+  std::vector<double> sums;        // GRAM: upper triangle row by row; SUM: one for each input
+  std::vector<uint64_t> counts;    // HISTOGRAM: [n][65536]; COUNT: [n][n]
+  std::vector<std::vector<uint64_t>> piece_counts;  // COUNT of TIE, piece by piece
 
- private:
-  size_t n_;
-  std::span<const double> upper_;
+  // <a_i, a_j> of a GRAM.
+  double gram(size_t i, size_t j) const {
+    if (i > j) std::swap(i, j);
+    return sums[i * n - i * (i + 1) / 2 + j];
+  }
 };
 
 // A reduction, and the step on the host that turns what it gave into coefficients for what follows.
 struct Pass {
   Reduction reduction;
-  std::function<void(const Gram &, Coefficients *)> then;
+  std::function<void(const Statistic &, Coefficients *)> then;
 };
 
 struct Program {

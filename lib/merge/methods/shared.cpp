@@ -1,20 +1,73 @@
 // SPDX-License-Identifier: Apache-2.0
-// What several methods share.
+// What several methods share: parameters, the stages of deltas, keys of random numbers, the L1 rescale.
+#include <xxhash.h>
+
 #include <numeric>
 
 #include "merge/methods/table.h"
+#include "runtime/checked.h"
 #include "runtime/error.h"
 
 namespace chorus::merge {
+namespace {
+
+// Below this a sum of magnitudes is nothing to divide by, as in mergekit.
+constexpr double kSmallSum = 1e-7;
+
+}  // namespace
+
+uint64_t Settings::elements() const { return checked_elements(shape_).value_or(0); }
+
+std::vector<uint64_t> Settings::keys() const {
+  std::vector<uint64_t> out;
+  for (size_t i = 0; i < n_inputs_; ++i) out.push_back(XXH3_64bits_withSeed(tensor_.data(), tensor_.size(), seed_ * 0x9E3779B97F4A7C15u + i));
+  return out;
+}
 
 Parameter weight_parameter() {
   return {"weight", ParameterType::kNumber, true, true, 0, -kInfinity, kInfinity, "weight of the model; 0: it is not read"};
+}
+
+Parameter normalize_parameter(bool fallback) {
+  return {"normalize", ParameterType::kBoolean, false, false, fallback ? 1.0 : 0.0, 0, 1, "divide by the sum of the weights"};
 }
 
 void check_sum(std::span<const double> weights) {
   if (std::accumulate(weights.begin(), weights.end(), 0.0) != 0.0) return;
   fail(CHORUS_INVALID_ARGUMENT, "the weights are [{}], which sum to 0; normalised they are nothing. Set normalize: false, or other weights",
        fmt::join(weights, ", "));
+}
+
+Program delta_program(const Settings &settings, bool consensus) {
+  Program out;
+  out.stages.operand = consensus ? CHORUS_OPERAND_WEIGHTED_DELTA : CHORUS_OPERAND_DELTA;
+  out.stages.consensus = consensus ? CHORUS_CONSENSUS_SIGN : CHORUS_CONSENSUS_NONE;
+  out.stages.add_base = true;
+  out.coefficients.weights = settings.per_model("weight");
+  out.coefficients.lambda = settings.number("lambda");
+  if (settings.flag("normalize") && consensus) out.stages.combine = CHORUS_MERGE_MEAN_OF_KEPT;
+  if (settings.flag("normalize") && !consensus) {
+    check_sum(out.coefficients.weights);
+    out.stages.combine = CHORUS_MERGE_MEAN;
+  }
+  return out;
+}
+
+void add_l1_rescale(Program *program) {
+  program->stages.rescale = CHORUS_RESCALE_L1;
+  Reduction sum;
+  sum.operand = CHORUS_OPERAND_DELTA;
+  sum.statistic = CHORUS_STATISTIC_SUM;
+  sum.granularity = program->stages.granularity;
+  program->passes.push_back({sum, [](const Statistic &all, Coefficients *c) { c->rescales = all.sums; }});
+  sum.predicate = CHORUS_PREDICATE_KEPT;
+  sum.sparsify = program->stages.sparsify;
+  program->passes.push_back({sum, [](const Statistic &kept, Coefficients *c) {
+                               for (size_t i = 0; i < kept.n; ++i) {
+                                 const bool usable = c->rescales[i] >= kSmallSum && kept.sums[i] >= kSmallSum;
+                                 c->rescales[i] = usable ? c->rescales[i] / kept.sums[i] : 1.0;
+                               }
+                             }});
 }
 
 }  // namespace chorus::merge

@@ -17,8 +17,8 @@ double length_or_one(double square) {
   return length > kSmallNorm ? length : 1.0;
 }
 
-std::vector<double> on_the_arc(const Gram &gram, double t) {
-  const double cosine = std::clamp(gram(0, 1) / length_or_one(gram(0, 0)) / length_or_one(gram(1, 1)), -1.0, 1.0);
+std::vector<double> on_the_arc(const Statistic &s, double t) {
+  const double cosine = std::clamp(s.gram(0, 1) / length_or_one(s.gram(0, 0)) / length_or_one(s.gram(1, 1)), -1.0, 1.0);
   if (std::abs(cosine) > kStraight) return {1 - t, t};
   const double angle = std::acos(cosine), sine = std::sin(angle);
   return {std::sin((1 - t) * angle) / sine, std::sin(t * angle) / sine};
@@ -30,8 +30,7 @@ Program program(const Settings &settings) {
   out.stages.combine = CHORUS_MERGE_COEFFICIENTS;
   out.coefficients.weights = {1 - t, t};
   if (t == 0 || t == 1) return out;  // an end of the arc needs no angle
-  out.passes.push_back({{CHORUS_OPERAND_X, CHORUS_STATISTIC_GRAM, CHORUS_PREDICATE_ALL, CHORUS_PER_TENSOR},
-                        [t](const Gram &gram, Coefficients *coefficients) { coefficients->weights = on_the_arc(gram, t); }});
+  out.passes.push_back({Reduction{}, [t](const Statistic &gram, Coefficients *c) { c->weights = on_the_arc(gram, t); }});
   return out;
 }
 

@@ -13,19 +13,30 @@ namespace {
 
 const std::vector<Method> &table() {
   static const std::vector<Method> methods = {
+      breadcrumbs_method(),
+      breadcrumbs_ties_method(),
+      dare_linear_method(),
+      dare_ties_method(),
+      della_method(),
+      della_linear_method(),
+      karcher_method(),
       linear_method(),
+      model_stock_method(),
+      multislerp_method(),
+      nuslerp_method(),
       passthrough_method(),
+      ram_method(),
+      ramplus_tl_method(),
+      sce_method(),
       slerp_method(),
       task_arithmetic_method(),
+      ties_method(),
   };
   return methods;
 }
 
 // mergekit 0.1.5 has these too.
-constexpr std::string_view kPlanned[] = {"arcee_fusion", "breadcrumbs", "breadcrumbs_ties", "dare_linear", "dare_ties",
-                                         "della",        "della_linear", "karcher",         "model_stock", "multislerp",
-                                         "nearswap",     "nuslerp",      "ram",             "ramplus_tl",  "sce",
-                                         "ties"};
+constexpr std::string_view kPlanned[] = {"arcee_fusion", "nearswap"};
 
 // Parameters of mergekit's methods, and those of its generalised task arithmetic that change nothing.
 constexpr std::string_view kParameters[] = {
