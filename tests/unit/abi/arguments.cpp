@@ -186,6 +186,7 @@ Test(arguments, mergers) {
       {"spec", [&](auto e) { return chorus_merger_spec_set_numerics(nullptr, 0, e); }},
       {"99", [&](auto e) { return chorus_merger_spec_set_numerics(spec, 99, e); }},
       {"spec", [&](auto e) { return chorus_merger_spec_set_replace(nullptr, 1, e); }},
+      {"spec", [&](auto e) { return chorus_merger_spec_set_seed(nullptr, 1, e); }},
       {"context", [&](auto e) { return chorus_merger_create(nullptr, spec, "auto", &merger, e); }},
       {"spec", [&](auto e) { return chorus_merger_create(context().get(), nullptr, "auto", &merger, e); }},
       {"recipe", [&](auto e) { return chorus_merger_create(context().get(), spec, "auto", &merger, e); }},
