@@ -8,17 +8,17 @@
 namespace chorus::route {
 namespace {
 
-// The tensors of one call that are there, by name, for the overlap check.
+// The tensors of one call that are there, by name and extent, each measured once, for the overlap check.
 struct Named {
   struct Entry {
     const char *name;
-    const chorus_tensor *tensor;
+    Extent extent;
   };
   Entry entries[13];  // as many as outputs
   size_t count = 0;
 
   void add(const char *name, const chorus_tensor *tensor) {
-    if (tensor != nullptr) entries[count++] = {name, tensor};
+    if (tensor != nullptr) entries[count++] = {name, extent_of(*tensor)};
   }
   const Entry *begin() const { return entries; }
   const Entry *end() const { return entries + count; }
@@ -26,9 +26,11 @@ struct Named {
 
 void check_overlaps(const Named &inputs, const Named &outputs) {
   for (const auto &output : outputs) {
-    for (const auto &input : inputs) check_no_overlap(*output.tensor, output.name, *input.tensor, input.name);
+    for (const auto &input : inputs) {
+      if (overlap(output.extent, input.extent)) fail_overlap(output.name, input.name);
+    }
     for (const auto *other = &output + 1; other != outputs.end(); ++other) {
-      check_no_overlap(*output.tensor, output.name, *other->tensor, other->name);
+      if (overlap(output.extent, other->extent)) fail_overlap(output.name, other->name);
     }
   }
 }

@@ -77,15 +77,34 @@ std::optional<uint64_t> reach_of(const chorus_tensor &t) {
   return checked_add(last, 1);
 }
 
-void check_memory(const chorus_tensor &t, const TensorRule &rule) {
-  const auto reach = reach_of(t);
+// Bytes of a compact tensor in one short loop, the common case; false where only reach_of() can tell.
+inline bool compact_bytes(const chorus_tensor &t, uint64_t bytes_each, uint64_t *bytes) {
+  if (t.strides != nullptr) return false;
+  uint64_t product = bytes_each;
+  bool wrong = false, empty = false;
+  for (int32_t i = 0; i < t.ndim; ++i) {
+    const int64_t size = t.shape[i];
+    empty |= size == 0;
+    wrong |= size < 0;
+    wrong |= __builtin_mul_overflow(product, static_cast<uint64_t>(size) | static_cast<uint64_t>(size == 0), &product);
+  }
+  *bytes = empty ? 0 : product;
+  return !wrong;
+}
+
+Extent check_memory(const chorus_tensor &t, const TensorRule &rule) {
   const uint64_t bytes_each = std::max<uint64_t>(t.dtype_bits / 8, 1);
-  const auto bytes = reach ? checked_multiply(*reach, bytes_each) : std::nullopt;
+  std::optional<uint64_t> bytes = 0;
+  if (!compact_bytes(t, bytes_each, &*bytes)) {
+    const auto reach = reach_of(t);
+    bytes = reach ? checked_multiply(*reach, bytes_each) : std::nullopt;
+  }
   if (!bytes) {
     fail(CHORUS_INVALID_ARGUMENT, "{}: shape {} and strides overflow or are negative", rule.name,
          shape_text(t.shape, t.ndim));
   }
-  if (*bytes == 0) return;
+  const char *begin = static_cast<const char *>(t.data);
+  if (*bytes == 0) return {begin, begin};
   if (t.data == nullptr) fail(CHORUS_INVALID_ARGUMENT, "{}: data is NULL and the tensor is not empty", rule.name);
   if (*bytes > t.size_bytes) {
     fail(CHORUS_INVALID_ARGUMENT, "{}: shape and strides reach {} bytes; size_bytes is {}", rule.name, *bytes,
@@ -98,6 +117,7 @@ void check_memory(const chorus_tensor &t, const TensorRule &rule) {
   if (!checked_add(address, t.size_bytes)) {
     fail(CHORUS_INVALID_ARGUMENT, "{}: size_bytes {} runs past the end of memory", rule.name, t.size_bytes);
   }
+  return {begin, begin + *bytes};
 }
 
 // Distinct elements of an output must be distinct places; nested strides guarantee it.
@@ -116,13 +136,13 @@ void check_output(const chorus_tensor &t, const TensorRule &rule) {
 
 }  // namespace
 
-void check_tensor(const chorus_tensor *tensor, const TensorRule &rule, const Device &device) {
+Extent check_tensor(const chorus_tensor *tensor, const TensorRule &rule, const Device &device) {
   if (tensor == nullptr) fail(CHORUS_INVALID_ARGUMENT, "{} is NULL; it is required", rule.name);
   const chorus_tensor &t = *tensor;
   check_struct(t, rule.name);
   check_dtype(t, rule);
   check_shape(t, rule);
-  check_memory(t, rule);
+  const Extent extent = check_memory(t, rule);
   if (rule.rows_contiguous && t.strides != nullptr && t.ndim > 0 && t.shape[t.ndim - 1] > 1 &&
       t.strides[t.ndim - 1] != 1) {
     fail(CHORUS_INVALID_ARGUMENT, "{}: the last dimension has stride {}; 1 is needed", rule.name, t.strides[t.ndim - 1]);
@@ -132,10 +152,13 @@ void check_tensor(const chorus_tensor *tensor, const TensorRule &rule, const Dev
     fail(CHORUS_INVALID_ARGUMENT, "{}: lives on device type {} id {}; the object is on '{}' (type {} id {})", rule.name,
          t.device_type, t.device_id, device_name(device), device_type(device), device_id(device));
   }
+  return extent;
 }
 
 Extent extent_of(const chorus_tensor &tensor) {
   const char *begin = static_cast<const char *>(tensor.data);
+  uint64_t bytes;
+  if (compact_bytes(tensor, tensor.dtype_bits / 8, &bytes)) return {begin, begin + bytes};
   const uint64_t reach = reach_of(tensor).value_or(0);
   return {begin, begin + reach * (tensor.dtype_bits / 8)};
 }
@@ -143,8 +166,12 @@ Extent extent_of(const chorus_tensor &tensor) {
 void check_no_overlap(const chorus_tensor &output, const char *output_name, const chorus_tensor &other,
                       const char *other_name, bool same_allowed) {
   const Extent a = extent_of(output), b = extent_of(other);
-  if (a.begin == a.end || b.begin == b.end || a.end <= b.begin || b.end <= a.begin) return;
+  if (!overlap(a, b)) return;
   if (same_allowed && a.begin == b.begin && a.end == b.end && dtype_of(output) == dtype_of(other)) return;
+  fail_overlap(output_name, other_name, same_allowed);
+}
+
+void fail_overlap(const char *output_name, const char *other_name, bool same_allowed) {
   fail(CHORUS_INVALID_ARGUMENT, "{} overlaps {}; they must not share memory{}", output_name, other_name,
        same_allowed ? ", unless both are the same view" : "");
 }

@@ -22,18 +22,26 @@ struct TensorRule {
   bool may_be_quantised = false;                // may carry `quant`, which the caller checks
 };
 
-// Checks struct_size, rank, sizes, product overflow, extent within size_bytes, alignment, dtype (naming fp8 and
-// integers where unsupported), quant, flags, and that the memory belongs to `device`. Costs tens of nanoseconds, allocates
-// only to fail. Fails INVALID_ARGUMENT naming the tensor; UNIMPLEMENTED for a known dtype that nothing computes with.
-void check_tensor(const chorus_tensor *tensor, const TensorRule &rule, const Device &device);
-
-inline chorus_dtype dtype_of(const chorus_tensor &t) { return t.dtype_code | uint32_t{t.dtype_bits} << 8; }
-
-// First byte and one past the last byte reachable. `tensor` passed check_tensor.
+// First byte and one past the last byte reachable.
 struct Extent {
   const char *begin, *end;
 };
+
+// Checks struct_size, rank, sizes, product overflow, extent within size_bytes, alignment, dtype (naming fp8 and
+// integers where unsupported), quant, flags, and that the memory belongs to `device`; tells the extent. Costs some ten
+// nanoseconds, allocates only to fail. Fails INVALID_ARGUMENT naming the tensor; UNIMPLEMENTED for a known dtype that
+// nothing computes with.
+Extent check_tensor(const chorus_tensor *tensor, const TensorRule &rule, const Device &device);
+
+inline chorus_dtype dtype_of(const chorus_tensor &t) { return t.dtype_code | uint32_t{t.dtype_bits} << 8; }
+
+// Of a tensor that passed check_tensor.
 Extent extent_of(const chorus_tensor &tensor);
+
+inline bool overlap(const Extent &a, const Extent &b) {
+  return a.begin != a.end && b.begin != b.end && a.begin < b.end && b.begin < a.end;
+}
+[[noreturn]] void fail_overlap(const char *output_name, const char *other_name, bool same_allowed = false);
 
 // Fails INVALID_ARGUMENT when the two share a byte. `same_allowed`: the exact same view is fine (in-place rows).
 void check_no_overlap(const chorus_tensor &output, const char *output_name, const chorus_tensor &other,

@@ -183,17 +183,21 @@ HWY_INLINE bool collect(const int32_t *keys, int32_t padded, int32_t bound, Cand
   return true;
 }
 
-// Place of each candidate: how many are better, the earlier of equal ones before it.
+// Place of each candidate: how many are better, the earlier of equal ones before it. Each pair decides once.
 HWY_INLINE void rank(const Candidates &c, int32_t k, int32_t *ids) {
-  const I i;
+  int32_t places[kMostCandidates];
   for (int32_t a = 0; a < c.count; ++a) {
-    const auto key = hn::Set(i, c.keys[a]);
-    size_t place = 0;
-    for (int32_t v = 0; v < c.count; v += lanes()) {
-      const auto is_earlier = hn::Lt(hn::Iota(i, v), hn::Set(i, a));  // one less makes an equal one count
-      place += hn::CountTrue(i, hn::Gt(hn::Load(i, c.keys + v), hn::Add(key, hn::VecFromMask(i, is_earlier))));
+    const int32_t key = c.keys[a];
+    int32_t place = 0;
+    for (int32_t b = 0; b < a; ++b) {
+      const int32_t loses = c.keys[b] >= key;
+      place += loses;
+      places[b] += 1 - loses;
     }
-    if (static_cast<int32_t>(place) < k) ids[place] = c.ids[a];
+    places[a] = place;
+  }
+  for (int32_t a = 0; a < c.count; ++a) {
+    if (places[a] < k) ids[places[a]] = c.ids[a];
   }
 }
 

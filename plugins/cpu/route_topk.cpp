@@ -109,29 +109,51 @@ void route_rows(const RouteState &state, const chorus_route_args &args, const Ro
 
 // ---- Lists ----
 
+// An i32 vector output, or none.
+struct List {
+  explicit List(const chorus_tensor *t)
+      : data(t != nullptr ? static_cast<int32_t *>(t->data) : nullptr), stride(t != nullptr ? stride_of(*t, 0) : 0) {}
+  void put(int64_t i, int32_t value) const {
+    if (data != nullptr) data[i * stride] = value;
+  }
+  int32_t *data;
+  int64_t stride;
+};
+
 // Counts of the tasks become each task's first place per expert; counts and offsets are told on the way.
-int32_t place_tasks(const chorus_route_args &args, const Memory &memory) {
+int32_t place_tasks(const List &counts, const List &offsets, const Memory &memory) {
   int32_t place = 0;
-  put_integer(args.offsets, 0, 0);
+  offsets.put(0, 0);
+  int32_t *of_tasks[kMostTasks];
+  for (int64_t task = 0; task < memory.tasks; ++task) of_tasks[task] = memory.counts(task);
+  if (memory.tasks == 1) {
+    for (int32_t e = 0; e < memory.experts; ++e) {
+      const int32_t here = of_tasks[0][e];
+      of_tasks[0][e] = place;
+      place += here;
+      counts.put(e, here);
+      offsets.put(e + 1, place);
+    }
+    return place;
+  }
   for (int32_t e = 0; e < memory.experts; ++e) {
     const int32_t first = place;
     for (int64_t task = 0; task < memory.tasks; ++task) {
-      int32_t *count = memory.counts(task) + e;
-      const int32_t here = *count;
-      *count = place;
+      const int32_t here = of_tasks[task][e];
+      of_tasks[task][e] = place;
       place += here;
     }
-    put_integer(args.counts, e, place - first);
-    put_integer(args.offsets, e + 1, place);
+    counts.put(e, place - first);
+    offsets.put(e + 1, place);
   }
   return place;
 }
 
-void place_slots(const chorus_route_args &args, const int32_t *slots, int64_t begin, int64_t end, int32_t *places) {
+void place_slots(const List &order, const List &inverse, const int32_t *slots, int64_t begin, int64_t end, int32_t *places) {
   for (int64_t s = begin; s < end; ++s) {
     const int32_t place = slots[s] >= 0 ? places[slots[s]]++ : -1;
-    put_integer(args.inverse, s, place);
-    if (place >= 0) put_integer(args.order, place, s);
+    inverse.put(s, place);
+    if (place >= 0) order.put(place, static_cast<int32_t>(s));
   }
 }
 
@@ -153,7 +175,9 @@ chorus_status route_run(const void *prepared, const void *args_pointer, const ch
   if (d.has_bias != 0) {
     float *bias = memory.bias();
     job.bias = bias;
-    for (int32_t e = 0; e < d.n_experts; ++e) bias[e] = f32_at(*args.bias, e);
+    const auto *from = static_cast<const float *>(args.bias->data);
+    const int64_t stride = stride_of(*args.bias, 0);
+    for (int32_t e = 0; e < d.n_experts; ++e) bias[e] = from[e * stride];
   }
   const int64_t tasks = memory.tasks > 0 ? memory.tasks : 1;
   const auto first = [&](int64_t task) { return args.tokens * task / tasks; };
@@ -162,12 +186,13 @@ chorus_status route_run(const void *prepared, const void *args_pointer, const ch
                lists ? memory.counts(task) : nullptr);
   });
   if (!lists) return CHORUS_OK;
-  const int32_t placed = place_tasks(args, memory);
+  const int32_t placed = place_tasks(List(args.counts), List(args.offsets), memory);
+  const List order(args.order), inverse(args.inverse);
   if (args.order == nullptr && args.inverse == nullptr) return CHORUS_OK;
   for_tasks(state.host, tasks, [&](int64_t task) {
-    place_slots(args, memory.slots(), first(task) * d.k, first(task + 1) * d.k, memory.counts(task));
+    place_slots(order, inverse, memory.slots(), first(task) * d.k, first(task + 1) * d.k, memory.counts(task));
   });
-  for (int64_t s = placed; s < args.tokens * d.k; ++s) put_integer(args.order, s, -1);
+  for (int64_t s = placed; s < args.tokens * d.k; ++s) order.put(s, -1);
   return CHORUS_OK;
 }
 
