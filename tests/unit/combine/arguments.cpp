@@ -68,7 +68,7 @@ Test(arguments, bytes_and_vocabularies) {
   expect_named([](auto **e) { return chorus_byte_state_advance(nullptr, 0, e); }, "state");
   cr_expect_eq(chorus_byte_state_get_hypothesis_count(nullptr), 0);
   cr_expect(std::isnan(chorus_byte_state_get_log_prob(nullptr)) && std::isnan(chorus_byte_state_get_kept_share(nullptr)));
-  expect_named([](auto **e) { return chorus_vocabulary_check_equal(nullptr, nullptr, e); }, "vocabulary");
+  expect_named([](auto **e) { return chorus_vocabulary_check_equal(nullptr, nullptr, e); }, "is NULL");
   expect_named([](auto **e) { return chorus_vocabulary_map_create_common(nullptr, 1, 0, nullptr, e); }, "out_maps");
   expect_named([&](auto **e) { return chorus_vocabulary_map_create_common(&none, 1, 0, &map, e); }, "a vocabulary");
   expect_named([&](auto **e) { return chorus_vocabulary_map_create_common(&none, 0, 0, &map, e); }, "count");
