@@ -102,6 +102,7 @@ void Context::add_plugin(const chorus_plugin *plugin, const std::string &path) {
   }
   options_.add(options_of(*plugin, path));
   plugins_.push_back({path, plugin->name, plugin->version, "", CHORUS_OK, plugin, 0});
+  if (!path.empty()) log(CHORUS_LOG_DEBUG, fmt::format("loaded plugin {} {} from {}", plugin->name, plugin->version, path));
 }
 
 void Context::add_failure(const std::string &path, const Failure &failure) {
