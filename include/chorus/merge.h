@@ -125,7 +125,7 @@ typedef struct chorus_merge_method_info {
 typedef struct chorus_merge_parameter_info {
   size_t struct_size;
   const char *name;
-  const char *type; /**< "number", "integer", "boolean". */
+  const char *type; /**< "number", "integer", "boolean", "word" (`doc` has the words). */
   const char *doc;
   double minimum, maximum; /**< Inclusive; infinite: no limit. */
   double default_value;    /**< NaN: none. */

@@ -24,7 +24,7 @@ struct chorus_merger {
 namespace {
 
 const char *type_name(mg::ParameterType type) {
-  constexpr const char *kNames[] = {"number", "integer", "boolean"};
+  constexpr const char *kNames[] = {"number", "integer", "boolean", "word"};
   return kNames[static_cast<int>(type)];
 }
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // dare_linear, dare_ties: keep each element of a difference at random with probability `density`, rescale, then sum, or elect a
 // sign first. Yu et al. 2024, arXiv 2311.03099; the factor is sum|d| / sum|kept|, as in mergekit (the paper's is 1/density).
-#include <algorithm>
-
 #include "merge/methods/table.h"
 
 namespace chorus::merge {
@@ -10,11 +8,7 @@ namespace {
 
 Program program(const Settings &settings, bool consensus) {
   Program out = delta_program(settings, consensus);
-  out.coefficients.densities = settings.per_model("density");
-  if (std::ranges::all_of(out.coefficients.densities, [](double d) { return d >= 1; })) return out;
-  out.coefficients.keys = settings.keys();
-  out.stages.sparsify = CHORUS_SPARSIFY_BERNOULLI;
-  if (settings.flag("rescale")) add_l1_rescale(&out);
+  if (thin(settings, &out) && settings.flag("rescale")) add_l1_rescale(&out);
   return out;
 }
 

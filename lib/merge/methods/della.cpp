@@ -1,36 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // della, della_linear: keep each element of a difference with a probability between density - epsilon and density + epsilon by
 // its magnitude's rank in its row. Deep, Bhardwaj, Poria 2024, arXiv 2406.11617.
-#include <algorithm>
-
 #include "merge/methods/table.h"
-#include "runtime/error.h"
 
 namespace chorus::merge {
 namespace {
 
-void check_range(double density, double epsilon) {
-  if (density <= 0 || density >= 1 || (density - epsilon > 0 && density + epsilon < 1)) return;
-  fail(CHORUS_INVALID_ARGUMENT, "density {} with epsilon {}: density - epsilon and density + epsilon must lie between 0 and 1", density, epsilon);
-}
-
 Program program(const Settings &settings, bool consensus) {
   Program out = delta_program(settings, consensus);
-  Coefficients &c = out.coefficients;
-  c.densities = settings.per_model("density");
-  c.epsilons = settings.per_model("epsilon");
-  if (std::ranges::all_of(c.densities, [](double d) { return d >= 1; })) return out;
-  if (settings.shape().size() > 2) {
-    fail(CHORUS_UNIMPLEMENTED, "{} dimensions: ranks within columns are not implemented yet; two dimensions are", settings.shape().size());
-  }
-  for (size_t i = 0; i < c.densities.size(); ++i) {
-    check_range(c.densities[i], c.epsilons[i]);
-    if (c.densities[i] <= 0 || c.densities[i] >= 1) c.epsilons[i] = 0;  // none or all, whatever the rank
-  }
-  c.keys = settings.keys();
-  out.stages.sparsify = CHORUS_SPARSIFY_RANK;
-  out.stages.granularity = CHORUS_PER_ROW;
-  if (settings.flag("rescale")) add_l1_rescale(&out);
+  if (thin_by_rank(settings, &out) && settings.flag("rescale")) add_l1_rescale(&out);
   return out;
 }
 

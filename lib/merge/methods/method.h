@@ -16,7 +16,7 @@ namespace chorus::merge {
 
 // ---- Parameters -------------------------------------------------------------------------------------------------
 
-enum class ParameterType { kNumber, kInteger, kBoolean };
+enum class ParameterType { kNumber, kInteger, kBoolean, kWord };
 
 struct Parameter {
   const char *name;
@@ -26,6 +26,7 @@ struct Parameter {
   double fallback;          // unless required; kUnset: none
   double minimum, maximum;  // inclusive
   const char *doc;
+  std::vector<const char *> words = {};  // kWord: the value is an index into them
 };
 
 // Fallback of a parameter that may be left out without any value taking its place.

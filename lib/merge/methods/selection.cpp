@@ -57,7 +57,7 @@ void add_selection(Program *program, size_t number, std::vector<uint64_t> wanted
   program->coefficients.selections.resize(std::max(program->coefficients.selections.size(), number + 1));
   program->coefficients.selections[number].wanted = std::move(wanted);
   Reduction reduction;
-  reduction.operand = CHORUS_OPERAND_DELTA;
+  reduction.operand = selecting_operand(program->stages);
   reduction.statistic = of_variance ? CHORUS_STATISTIC_VARIANCE_HISTOGRAM : CHORUS_STATISTIC_HISTOGRAM;
   reduction.cut = number;
   const auto add = [&](void (*step)(const Statistic &, Selection *)) {

@@ -13,6 +13,17 @@ namespace {
 
 // Below this a sum of magnitudes is nothing to divide by, as in mergekit.
 constexpr double kSmallSum = 1e-7;
+// Below this the models' mean squares are no measure, as in mergekit.
+constexpr double kSmallEnergy = 1e-6;
+
+// Mean squares to weights; all alike when there is next to none.
+void share_energy(const Statistic &s, Coefficients *c) {
+  double sum = 0;
+  for (size_t i = 0; i < s.n; ++i) sum += s.gram(i, i) / static_cast<double>(s.elements);
+  for (size_t i = 0; i < s.n; ++i) {
+    c->weights[i] = sum < kSmallEnergy ? 1.0 / static_cast<double>(s.n) : s.gram(i, i) / static_cast<double>(s.elements) / sum;
+  }
+}
 
 }  // namespace
 
@@ -53,10 +64,23 @@ Program delta_program(const Settings &settings, bool consensus) {
   return out;
 }
 
+chorus_merge_operand selecting_operand(const Stages &stages) {
+  return stages.operand == CHORUS_OPERAND_X ? CHORUS_OPERAND_X : CHORUS_OPERAND_DELTA;
+}
+
+void weigh_by_energy(const Settings &settings, Program *program) {
+  program->coefficients.weights.assign(settings.n_inputs(), 1);
+  Reduction energy;
+  energy.operand = CHORUS_OPERAND_DELTA;
+  energy.sparsify = program->stages.sparsify;
+  if (energy.sparsify != CHORUS_SPARSIFY_NONE) energy.predicate = CHORUS_PREDICATE_KEPT;
+  program->passes.push_back({energy, share_energy});
+}
+
 void add_l1_rescale(Program *program) {
   program->stages.rescale = CHORUS_RESCALE_L1;
   Reduction sum;
-  sum.operand = CHORUS_OPERAND_DELTA;
+  sum.operand = selecting_operand(program->stages);
   sum.statistic = CHORUS_STATISTIC_SUM;
   sum.granularity = program->stages.granularity;
   program->passes.push_back({sum, [](const Statistic &all, Coefficients *c) { c->rescales = all.sums; }});

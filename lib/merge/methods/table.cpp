@@ -15,6 +15,7 @@ const std::vector<Method> &table() {
   static const std::vector<Method> methods = {
       breadcrumbs_method(),
       breadcrumbs_ties_method(),
+      custom_method(),
       dare_linear_method(),
       dare_ties_method(),
       della_method(),
@@ -50,6 +51,7 @@ const double kUnset = std::numeric_limits<double>::quiet_NaN();
 bool is_unset(double value) { return std::isnan(value); }
 
 std::string range_of(const Parameter &parameter) {
+  if (parameter.type == ParameterType::kWord) return fmt::format("one of {}", fmt::join(parameter.words, ", "));
   const bool below = std::isinf(parameter.minimum), above = std::isinf(parameter.maximum);
   if (below && above) return "any number";
   if (above) return fmt::format("at least {}", parameter.minimum);

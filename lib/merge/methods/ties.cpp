@@ -1,28 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // ties: trim each difference from the base to its largest elements, elect a sign for each element by the weighted sum, take
 // the weighted mean of what agrees. Yadav et al. 2023, arXiv 2306.01708; k = max(1, floor(density n)) as in mergekit.
-#include <algorithm>
-#include <cmath>
-
 #include "merge/methods/table.h"
 
 namespace chorus::merge {
 namespace {
 
-uint64_t kept(double density, uint64_t elements) {
-  if (density <= 0) return 0;
-  return std::clamp<uint64_t>(static_cast<uint64_t>(std::floor(density * static_cast<double>(elements))), 1, elements);
-}
-
 Program program(const Settings &settings) {
   Program out = delta_program(settings, true);
-  const std::vector<double> &density = settings.per_model("density");
-  if (std::ranges::all_of(density, [](double d) { return d >= 1; })) return out;
-  std::vector<uint64_t> wanted;
-  for (const double d : density) wanted.push_back(kept(d, settings.elements()));
-  out.stages.sparsify = CHORUS_SPARSIFY_MAGNITUDE_CUT;
-  add_selection(&out, 0, std::move(wanted));
-  if (settings.flag("rescale")) add_l1_rescale(&out);
+  if (cut_magnitudes(settings, &out) && settings.flag("rescale")) add_l1_rescale(&out);
   return out;
 }
 

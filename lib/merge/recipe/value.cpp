@@ -18,7 +18,7 @@ class ValueReader {
   std::optional<Value> read(const Node &node) {
     Value value;
     value.place = node.place;
-    value.steps = parameter_.type == ParameterType::kBoolean;
+    value.steps = parameter_.type == ParameterType::kBoolean || parameter_.type == ParameterType::kWord;
     const bool by_name = node.kind == Node::Kind::kList && std::ranges::any_of(node.items, [](const NodePtr &item) {
                            return item->kind == Node::Kind::kMap;
                          });
@@ -78,6 +78,7 @@ class ValueReader {
   }
 
   double point(const Node &node) {
+    if (parameter_.type == ParameterType::kWord) return word(node);
     double number = node.number;
     const bool is_boolean = parameter_.type == ParameterType::kBoolean;
     switch (node.kind) {
@@ -100,6 +101,15 @@ class ValueReader {
           is_boolean                                      ? "true or false"
           : parameter_.type == ParameterType::kInteger ? "a whole number"
                                                        : "a number, a list of numbers, or a list of {filter, value}");
+    return 0;
+  }
+
+  double word(const Node &node) {
+    const std::vector<std::string> words(parameter_.words.begin(), parameter_.words.end());
+    const auto found = std::ranges::find(words, node.text);
+    if (node.is_scalar() && found != words.end()) return static_cast<double>(found - words.begin());
+    error(node.place, "{} is {}; {} is needed{}", parameter_.name, node.is_scalar() ? fmt::format("'{}'", shown(node.text)) : kind_name(node.kind),
+          range_of(parameter_), node.is_scalar() ? did_you_mean(node.text, words) : "");
     return 0;
   }
 

@@ -18,7 +18,7 @@ const Case kCases[] = {
     {"- linear", "r has 3 errors\n"
                  "  r:1:1: the recipe is a list; a map with the keys merge_method, models, slices, modules, base_model, parameters, dtype, "
                  "out_dtype, tokenizer_source, tokenizer, chat_template is needed\n"
-                 "  r:1:1: merge_method is missing; known: breadcrumbs, breadcrumbs_ties, dare_linear, dare_ties, della, della_linear, karcher, linear, model_stock, multislerp, nuslerp, passthrough, ram, ramplus_tl, sce, slerp, task_arithmetic, ties\n"
+                 "  r:1:1: merge_method is missing; known: breadcrumbs, breadcrumbs_ties, custom, dare_linear, dare_ties, della, della_linear, karcher, linear, model_stock, multislerp, nuslerp, passthrough, ram, ramplus_tl, sce, slerp, task_arithmetic, ties\n"
                  "  r:1:1: neither models nor slices is given; one of them is needed"},
     {"merge_method: linera\nmodels: [{model: '@a', parameters: {wieght: 1}}]",
      "r has 2 errors\n"
