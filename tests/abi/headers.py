@@ -12,7 +12,8 @@ INCLUDE = Path(__file__).resolve().parents[2] / "include"
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wundef", "-Wconversion"]
 C_STANDARDS = ["c99", "c11", "c17"]
 CXX_STANDARDS = ["c++11", "c++20"]
-CXX20_ONLY = {"plugin.hpp", "plugin_merge.hpp", "plugin_route.hpp", "plugin_experts.hpp"}  # comfort for authors of backends, who build with us
+# Comfort for authors of backends, who build with us.
+CXX20_ONLY = {"plugin.hpp", "plugin_combine.hpp", "plugin_merge.hpp", "plugin_route.hpp", "plugin_experts.hpp"}
 
 
 def compile_alone(header, standard, folder):
