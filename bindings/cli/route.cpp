@@ -57,12 +57,7 @@ void set_rules(chorus_router_spec *spec, const Arguments &arguments) {
   }
 }
 
-// Whether tokens compete (capacity, experts that choose, random choices by place), so that all go in one call.
-bool tokens_compete(const Arguments &arguments) {
-  return arguments.preset == "switch" || arguments.preset == "gshard" || arguments.preset == "expert-choice";
-}
-
-Router new_router(const Context &context, const Arguments &arguments, const RowsFile &logits, int64_t max_tokens) {
+RouterSpec new_spec(const Arguments &arguments, const RowsFile &logits) {
   if (logits.width() > INT32_MAX) {
     throw CallFailed(fmt::format("{} has {} columns, one per expert; at most 8192", logits.label(), logits.width()),
                      kExitBadInput);
@@ -70,12 +65,26 @@ Router new_router(const Context &context, const Arguments &arguments, const Rows
   Call call;
   chorus_router_spec *spec = nullptr;
   call(chorus_router_spec_create(static_cast<int32_t>(logits.width()), arguments.k, &spec, call.slot()));
-  const RouterSpec owned(spec);
-  call(chorus_router_spec_set_max_tokens(spec, max_tokens, call.slot()));
+  RouterSpec owned(spec);
   call(chorus_router_spec_set_dtypes(spec, logits.score_dtype(), CHORUS_I32, CHORUS_F32, call.slot()));
   set_rules(spec, arguments);
+  return owned;
+}
+
+// Whether tokens compete (capacity, experts that choose) or draw numbers by their place in a call, so that all go in one.
+bool tokens_compete(const RouterSpec &spec) {
+  chorus_route_desc desc = CHORUS_ROUTE_DESC_INIT;
+  Call call;
+  call(chorus_router_spec_get_desc(spec.get(), &desc, call.slot()));
+  return desc.capacity != 0 || desc.capacity_factor != 0 || desc.noise != 0 ||
+         (desc.selection != CHORUS_ROUTE_TOKENS_CHOOSE && desc.selection != CHORUS_ROUTE_POSITIVE);
+}
+
+Router new_router(const Context &context, const Arguments &arguments, const RouterSpec &spec, int64_t max_tokens) {
+  Call call;
+  call(chorus_router_spec_set_max_tokens(spec.get(), max_tokens, call.slot()));
   chorus_router *router = nullptr;
-  call(chorus_router_create(context.get(), spec, arguments.device.c_str(), &router, call.slot()));
+  call(chorus_router_create(context.get(), spec.get(), arguments.device.c_str(), &router, call.slot()));
   return Router(router);
 }
 
@@ -100,9 +109,11 @@ struct Loads {
 Loads run(const Context &context, const Arguments &arguments) {
   const RowsFile logits(context, arguments.path, arguments.tensor, {"logits", "router_logits", "gate_logits"});
   const int64_t experts = logits.width(), k = arguments.k;
+  const RouterSpec spec = new_spec(arguments, logits);
+  const int64_t all = std::max<int64_t>(1, logits.rows());
   const int64_t block_tokens =
-      tokens_compete(arguments) ? std::max<int64_t>(1, logits.rows()) : std::clamp<int64_t>(kBlockBytes / (8 * std::max<int64_t>(1, experts)), 1, std::max<int64_t>(1, logits.rows()));
-  const Router router = new_router(context, arguments, logits, block_tokens);
+      tokens_compete(spec) ? all : std::clamp<int64_t>(kBlockBytes / (8 * std::max<int64_t>(1, experts)), 1, all);
+  const Router router = new_router(context, arguments, spec, block_tokens);
   std::vector<float> bias = read_bias(context, arguments, experts);
 
   RowsWriter writer;

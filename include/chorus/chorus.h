@@ -14,8 +14,10 @@
 #include "distill.h"
 #include "fit.h"
 #include "merge.h"
+#include "moe.h"
 #include "route.h"
 #include "route_loss.h"
+#include "sparse.h"
 #include "vocabulary.h"
 
 #endif /* CHORUS_CHORUS_H_ */

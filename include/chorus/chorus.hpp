@@ -412,6 +412,49 @@ class Experts : public Handle<chorus_experts, chorus_experts_destroy> {
   const char *kernel() const noexcept { return chorus_experts_get_kernel(get()); }
 };
 
+/* ---- Sparse rows -------------------------------------------------------------------------- */
+
+class SparseSpec : public Handle<chorus_sparse_spec, chorus_sparse_spec_destroy> {
+ public:
+  /** y = weights x. The tensors are borrowed until the Sparse is made. */
+  SparseSpec(const Tensor &weights, chorus_sparse_side side) {
+    create([&](chorus_sparse_spec **out, chorus_error **e) {
+      return chorus_sparse_spec_create_linear(weights.get(), side, out, e);
+    });
+  }
+  /** A feed-forward block; `gate` may be NULL. */
+  SparseSpec(const Tensor *gate, const Tensor &up, const Tensor &down) {
+    create([&](chorus_sparse_spec **out, chorus_error **e) {
+      return chorus_sparse_spec_create_ffn(gate ? gate->get() : nullptr, up.get(), down.get(), out, e);
+    });
+  }
+  SparseSpec &set_max_rows(int32_t rows) {
+    check([&](chorus_error **e) { return chorus_sparse_spec_set_max_rows(get(), rows, e); });
+    return *this;
+  }
+  SparseSpec &set_pick(chorus_sparse_pick pick, double threshold = 0) {
+    check([&](chorus_error **e) { return chorus_sparse_spec_set_pick(get(), pick, threshold, e); });
+    return *this;
+  }
+};
+
+class Sparse : public Handle<chorus_sparse, chorus_sparse_destroy> {
+ public:
+  Sparse(const Context &context, const SparseSpec &spec, const std::string &device = "auto") {
+    create([&](chorus_sparse **out, chorus_error **e) {
+      return chorus_sparse_create(context.get(), spec.get(), device.c_str(), out, e);
+    });
+  }
+  /** Returns the density; `in` and `out` may be NULL. Host devices. */
+  double run(const Tensor &x, const chorus_sparse_in *in, const Tensor &y, const chorus_sparse_out *out = nullptr,
+             const chorus_exec *exec = nullptr) const {
+    double density = 0;
+    check([&](chorus_error **e) { return chorus_sparse_linear(get(), x.get(), in, y.get(), out, &density, exec, e); });
+    return density;
+  }
+  const char *kernel() const noexcept { return chorus_sparse_get_kernel(get()); }
+};
+
 /* ---- Checkpoints -------------------------------------------------------------------------- */
 
 class Checkpoint : public Handle<chorus_checkpoint, chorus_checkpoint_destroy> {

@@ -3,18 +3,14 @@
 #include "chorus/checkpoint.h"
 
 #include "abi/boundary.h"
+#include "abi/checkpoint_object.h"
 #include "abi/info.h"
-#include "checkpoint/model.h"
 #include "checkpoint/transfer.h"
 #include "runtime/context.h"
 
 using chorus::fail;
 using chorus::abi::guarded;
 using chorus::abi::require;
-
-struct chorus_checkpoint {
-  chorus::checkpoint::Model model;
-};
 
 namespace {
 

@@ -6,6 +6,7 @@
 
 #include "abi/boundary.h"
 #include "abi/route_checks.h"
+#include "abi/route_objects.h"
 #include "route/experts.h"
 
 using chorus::fail;
@@ -14,13 +15,6 @@ using chorus::abi::check_dtype;
 using chorus::abi::check_maximum;
 using chorus::abi::guarded;
 using chorus::abi::require;
-
-struct chorus_experts_spec {
-  chorus::route::ExpertsSpec spec;
-};
-struct chorus_experts {
-  chorus::route::Experts experts;
-};
 
 extern "C" {
 

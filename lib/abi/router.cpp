@@ -7,6 +7,7 @@
 #include "abi/boundary.h"
 #include "abi/info.h"
 #include "abi/route_checks.h"
+#include "abi/route_objects.h"
 #include "abi/structs.h"
 #include "route/presets.h"
 #include "route/router.h"
@@ -18,14 +19,11 @@ using chorus::abi::check_dtype;
 using chorus::abi::check_maximum;
 using chorus::abi::fill_info;
 using chorus::abi::guarded;
-using chorus::abi::read_struct;
+using chorus::abi::StructView;
 using chorus::abi::require;
 
 struct chorus_router_spec {
   chorus::route::RouterSpec spec;
-};
-struct chorus_router {
-  chorus::route::Router router;
 };
 
 extern "C" {
@@ -193,10 +191,12 @@ void chorus_router_destroy(chorus_router *router) { delete router; }
 chorus_status chorus_router_route(const chorus_router *router, const chorus_tensor *logits, const chorus_route_in *in,
                                   const chorus_route_out *out, const chorus_exec *exec, chorus_error **error) {
   return guarded(error, [&] {
+    static constexpr chorus_route_in kNone = CHORUS_ROUTE_IN_INIT;
     require(router, "router");
-    const chorus_route_in none = CHORUS_ROUTE_IN_INIT;
-    router->router.route(logits, in == nullptr ? none : read_struct(in, "in", CHORUS_END_OF(chorus_route_in, n_valid)),
-                         read_struct(out, "out", CHORUS_END_OF(chorus_route_out, inverse)), exec);
+    const StructView beside(in != nullptr ? in : &kNone, "in", CHORUS_END_OF(chorus_route_in, n_valid),
+                            CHORUS_END_OF(chorus_route_in, step));
+    const StructView wanted(out, "out", CHORUS_END_OF(chorus_route_out, inverse), CHORUS_END_OF(chorus_route_out, score_sums));
+    router->router.route(logits, *beside, *wanted, exec);
   });
 }
 

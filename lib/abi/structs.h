@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "abi/boundary.h"
 
@@ -21,5 +22,22 @@ Struct read_struct(const Struct *from, const char *name, size_t first) {
   std::memcpy(&out, from, std::min(from->struct_size, sizeof(Struct)));
   return out;
 }
+
+// A caller's struct as this version knows it: itself when the caller knew all its fields, else a copy as read_struct() makes.
+// For structs that every call brings.
+template <typename Struct>
+class StructView {
+ public:
+  StructView(const Struct *from, const char *name, size_t first, size_t last) : view_(from) {
+    if (from == nullptr || from->struct_size < last) view_ = &copy_.emplace(read_struct(from, name, first));
+  }
+  StructView(const StructView &) = delete;
+  StructView &operator=(const StructView &) = delete;
+  const Struct &operator*() const { return *view_; }
+
+ private:
+  const Struct *view_;
+  std::optional<Struct> copy_;
+};
 
 }  // namespace chorus::abi

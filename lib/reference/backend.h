@@ -11,13 +11,15 @@ namespace chorus::reference {
 
 using namespace chorus::plugin;
 
-// One per file of this folder.
+// One per operation.
 extern const chorus_kernel kCombineRows;
 extern const chorus_kernel kCombineDistill;
 extern const chorus_kernel kRouteTopk;
 extern const chorus_kernel kMergeReduce;
 extern const chorus_kernel kMergeApply;
 extern const chorus_kernel kExpertsFfn;
+extern const chorus_kernel kSparseGemv;
+extern const chorus_kernel kSparseFfn;
 
 inline constexpr int32_t kScore = 1;  // any other backend that can do it wins
 

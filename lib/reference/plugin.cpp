@@ -12,7 +12,8 @@ const chorus_device_desc kDevice = {CHORUS_END_OF(chorus_device_desc, device_id)
 const chorus_device_desc *const kDevices[] = {&kDevice};
 
 const chorus_kernel *const kKernels[] = {&kCombineRows, &kCombineDistill, &kRouteTopk,
-                                         &kMergeReduce, &kMergeApply,     &kExpertsFfn};
+                                         &kMergeReduce, &kMergeApply,     &kExpertsFfn,
+                                         &kSparseGemv,  &kSparseFfn};
 
 const chorus_device_desc *const *list_devices(const chorus_host *, uint64_t *out_count, char *, size_t) {
   *out_count = std::size(kDevices);

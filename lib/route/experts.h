@@ -10,6 +10,8 @@
 
 namespace chorus::route {
 
+struct MoeWeights;  // route/moe_weights.h
+
 // The caller's weight tensors, borrowed until the experts are created, and the choices around them.
 struct ExpertsSpec {
   ExpertsSpec(const chorus_tensor *gate_up, const chorus_tensor *down, int32_t k);
@@ -19,6 +21,7 @@ struct ExpertsSpec {
 
   chorus_experts_desc desc;
   std::vector<int32_t> expert_map;
+  std::shared_ptr<const MoeWeights> loaded;  // what desc points to, when it came from a checkpoint; else NULL
 };
 
 class Experts {
@@ -30,6 +33,8 @@ class Experts {
   uint64_t workspace_size(int64_t tokens) const;
   uint64_t packed_bytes() const { return kernel_.prepared_bytes(); }
   const char *kernel_name() const { return kernel_.kernel_name(); }
+  const chorus_experts_desc &desc() const { return desc_; }  // its tensors must not be read
+  const Device &device() const { return *kernel_.device(); }
 
  private:
   void check_tokens(int64_t tokens) const;

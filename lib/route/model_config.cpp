@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A model's router from its config.json: which preset its model_type is, and which fields of the file say more.
 #include <initializer_list>
-#include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "route/config_fields.h"
 #include "route/presets.h"
-#include "runtime/error.h"
 
 namespace chorus::route {
 namespace {
@@ -24,46 +22,6 @@ constexpr ModelType kModelTypes[] = {
     {"llama4_text", "llama4"},      {"deepseek_v2", "deepseek-v2"}, {"deepseek_v3", "deepseek-v3"},
     {"glm4_moe", "glm-4.5"},        {"kimi_k2", "kimi-k2"},         {"minimax_m2", "minimax-m2"},
     {"switch_transformers", "switch"},
-};
-
-// Reads fields; null counts as absent.
-struct Fields {
-  const json &config;
-
-  const json *find(const char *key) const {
-    const auto it = config.find(key);
-    return it == config.end() || it->is_null() ? nullptr : &*it;
-  }
-  std::optional<double> number(const char *key) const {
-    const json *value = find(key);
-    if (value == nullptr) return std::nullopt;
-    if (value->is_boolean()) return value->get<bool>() ? 1.0 : 0.0;
-    if (!value->is_number()) fail(CHORUS_DATA_LOSS, "config.json: {} is {}; a number is needed", key, value->type_name());
-    return value->get<double>();
-  }
-  std::optional<int32_t> integer(const char *key) const {
-    const auto value = number(key);
-    if (!value) return std::nullopt;
-    if (!(*value >= 0 && *value <= INT32_MAX) || *value != static_cast<int32_t>(*value)) {
-      fail(CHORUS_DATA_LOSS, "config.json: {} is {}; a whole number of 0 to 2^31 - 1 is needed", key, *value);
-    }
-    return static_cast<int32_t>(*value);
-  }
-  std::string text(const char *key) const {
-    const json *value = find(key);
-    if (value == nullptr) return "";
-    if (!value->is_string()) fail(CHORUS_DATA_LOSS, "config.json: {} is {}; a string is needed", key, value->type_name());
-    return value->get<std::string>();
-  }
-  // The first that is there; newer files write some of these names for every model.
-  int32_t required(std::initializer_list<const char *> keys) const {
-    std::string names;
-    for (const char *key : keys) {
-      if (const auto value = integer(key)) return *value;
-      names += (names.empty() ? "" : ", ") + std::string(key);
-    }
-    fail(CHORUS_DATA_LOSS, "config.json: none of {} is there; the router needs one", names);
-  }
 };
 
 std::string preset_of(const std::string &model_type) {
@@ -122,9 +80,7 @@ void read_groups(const Fields &fields, const std::string &preset, RouterSpec &sp
 }  // namespace
 
 RouterSpec spec_of_config(const json &config) {
-  if (!config.is_object()) fail(CHORUS_DATA_LOSS, "config.json is no object");
-  const auto nested = config.find("text_config");  // models that also see
-  const Fields fields{nested != config.end() && nested->is_object() ? *nested : config};
+  const Fields fields{text_config(config)};
   const std::string preset = preset_of(fields.text("model_type"));
   const int32_t experts = fields.required({"n_routed_experts", "num_experts", "num_local_experts"});
   const int32_t k = preset == "switch" ? 1 : fields.required({"num_experts_per_tok"});

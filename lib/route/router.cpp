@@ -8,22 +8,6 @@
 namespace chorus::route {
 namespace {
 
-// The tensors of one call that are there, by name and extent, each measured once, for the overlap check.
-struct Named {
-  struct Entry {
-    const char *name;
-    Extent extent;
-  };
-  Entry entries[13];  // as many as outputs
-  size_t count = 0;
-
-  void add(const char *name, const chorus_tensor *tensor) {
-    if (tensor != nullptr) entries[count++] = {name, extent_of(*tensor)};
-  }
-  const Entry *begin() const { return entries; }
-  const Entry *end() const { return entries + count; }
-};
-
 void check_overlaps(const Named &inputs, const Named &outputs) {
   for (const auto &output : outputs) {
     for (const auto &input : inputs) {
@@ -33,6 +17,13 @@ void check_overlaps(const Named &inputs, const Named &outputs) {
       if (overlap(output.extent, other->extent)) fail_overlap(output.name, other->name);
     }
   }
+}
+
+// Whether a call asks for anything beyond ids, weights and the four lists: one branch for seven pointers.
+bool asks_for_more(const chorus_route_out &out) {
+  const auto bits = [](const chorus_tensor *tensor) { return reinterpret_cast<uintptr_t>(tensor); };
+  return (bits(out.expert_tokens) | bits(out.expert_weights) | bits(out.padded_order) | bits(out.block_experts) |
+          bits(out.n_blocks) | bits(out.bitmap) | bits(out.score_sums)) != 0;
 }
 
 // An input that is there exactly when the spec says so.
@@ -73,39 +64,43 @@ void Router::check_tokens(int64_t tokens) const {
   }
 }
 
-void Router::check_inputs(const chorus_route_in &in, int64_t tokens) const {
+// Extents are taken where a tensor is checked, so that each is measured once.
+void Router::check_inputs(const chorus_route_in &in, int64_t tokens, Named &named) const {
   const Device &device = *kernel_.device();
+  const auto check = [&](const chorus_tensor *tensor, const TensorRule &rule) {
+    named.add(rule.name, check_tensor(tensor, rule, device));
+  };
   check_presence("bias", in.bias, desc_.has_bias != 0, "chorus_router_spec_set_bias");
-  if (in.bias != nullptr) check_tensor(in.bias, {"bias", {CHORUS_F32}, {desc_.n_experts}}, device);
-  if (in.n_valid != nullptr) check_tensor(in.n_valid, {"n_valid", {CHORUS_I64}, {1}}, device);
+  if (in.bias != nullptr) check(in.bias, {"bias", {CHORUS_F32}, {desc_.n_experts}});
+  if (in.n_valid != nullptr) check(in.n_valid, {"n_valid", {CHORUS_I64}, {1}});
   if (in.noise_scales != nullptr) {
     check_presence("noise_scales", in.noise_scales, desc_.noise != 0, "chorus_router_spec_set_noise");
-    check_tensor(in.noise_scales, {"noise_scales", {CHORUS_F32}, {tokens, desc_.n_experts}}, device);
+    check(in.noise_scales, {"noise_scales", {CHORUS_F32}, {tokens, desc_.n_experts}});
   }
-  if (in.row_ids != nullptr) check_tensor(in.row_ids, {"row_ids", {CHORUS_I64}, {tokens}}, device);
+  if (in.row_ids != nullptr) check(in.row_ids, {"row_ids", {CHORUS_I64}, {tokens}});
   check_presence("token_ids", in.token_ids, desc_.selection == CHORUS_ROUTE_HASH_TABLE,
                  "chorus_router_spec_set_hash_table");
-  if (in.token_ids != nullptr) check_tensor(in.token_ids, {"token_ids", {CHORUS_I32, CHORUS_I64}, {tokens}}, device);
+  if (in.token_ids != nullptr) check(in.token_ids, {"token_ids", {CHORUS_I32, CHORUS_I64}, {tokens}});
   check_presence("given_ids", in.given_ids, desc_.selection == CHORUS_ROUTE_GIVEN, "chorus_router_spec_set_selection");
-  if (in.given_ids != nullptr) {
-    check_tensor(in.given_ids, {"given_ids", {CHORUS_I32, CHORUS_I64}, {tokens, desc_.k}}, device);
-  }
+  if (in.given_ids != nullptr) check(in.given_ids, {"given_ids", {CHORUS_I32, CHORUS_I64}, {tokens, desc_.k}});
 }
 
-void Router::check_outputs(const chorus_route_out &out, int64_t tokens) const {
+void Router::check_outputs(const chorus_route_out &out, int64_t tokens, Named &named) const {
   const Device &device = *kernel_.device();
+  const auto check = [&](const chorus_tensor *tensor, const TensorRule &rule) {
+    named.add(rule.name, check_tensor(tensor, rule, device));
+  };
   const int64_t slots = tokens * desc_.k;
-  if (out.ids != nullptr) check_tensor(out.ids, {"ids", {desc_.ids_dtype}, {tokens, desc_.k}, true}, device);
-  if (out.weights != nullptr) {
-    check_tensor(out.weights, {"weights", {desc_.weights_dtype}, {tokens, desc_.k}, true}, device);
-  }
-  if (out.counts != nullptr) check_tensor(out.counts, {"counts", {CHORUS_I32}, {desc_.n_experts}, true}, device);
-  if (out.offsets != nullptr) check_tensor(out.offsets, {"offsets", {CHORUS_I32}, {desc_.n_experts + 1}, true}, device);
-  if (out.order != nullptr) check_tensor(out.order, {"order", {CHORUS_I32}, {slots}, true}, device);
-  if (out.inverse != nullptr) check_tensor(out.inverse, {"inverse", {CHORUS_I32}, {slots}, true}, device);
+  if (out.ids != nullptr) check(out.ids, {"ids", {desc_.ids_dtype}, {tokens, desc_.k}, true});
+  if (out.weights != nullptr) check(out.weights, {"weights", {desc_.weights_dtype}, {tokens, desc_.k}, true});
+  if (out.counts != nullptr) check(out.counts, {"counts", {CHORUS_I32}, {desc_.n_experts}, true});
+  if (out.offsets != nullptr) check(out.offsets, {"offsets", {CHORUS_I32}, {desc_.n_experts + 1}, true});
+  if (out.order != nullptr) check(out.order, {"order", {CHORUS_I32}, {slots}, true});
+  if (out.inverse != nullptr) check(out.inverse, {"inverse", {CHORUS_I32}, {slots}, true});
+  if (asks_for_more(out)) check_extra_outputs(out, tokens, named);
 }
 
-void Router::check_extra_outputs(const chorus_route_out &out, int64_t tokens) const {
+void Router::check_extra_outputs(const chorus_route_out &out, int64_t tokens, Named &named) const {
   const Device &device = *kernel_.device();
   const auto check = [&](const chorus_tensor *tensor, uint32_t bit, const TensorRule &rule) {
     if (tensor == nullptr) return;
@@ -113,9 +108,9 @@ void Router::check_extra_outputs(const chorus_route_out &out, int64_t tokens) co
       fail(CHORUS_INVALID_ARGUMENT, "{} is asked for; the spec does not announce it (chorus_router_spec_set_outputs)",
            rule.name);
     }
-    check_tensor(tensor, rule, device);
+    named.add(rule.name, check_tensor(tensor, rule, device));
   };
-  const int64_t experts = desc_.n_experts, room = capacity(tokens), block = desc_.block > 0 ? desc_.block : 1;
+  const int64_t experts = desc_.n_experts, room = room_of(tokens), block = desc_.block > 0 ? desc_.block : 1;
   const int64_t padded = tokens * desc_.k + experts * (block - 1);
   check(out.expert_tokens, CHORUS_ROUTE_OUT_EXPERT_LISTS, {"expert_tokens", {CHORUS_I32}, {experts, room}, true});
   check(out.expert_weights, CHORUS_ROUTE_OUT_EXPERT_LISTS, {"expert_weights", {CHORUS_F32}, {experts, room}, true});
@@ -129,46 +124,18 @@ void Router::check_extra_outputs(const chorus_route_out &out, int64_t tokens) co
 
 void Router::route(const chorus_tensor *logits, const chorus_route_in &in, const chorus_route_out &out,
                    const chorus_exec *exec) const {
-  check_tensor(logits, {"logits", {desc_.logits_dtype}, {kAnySize, desc_.n_experts}}, *kernel_.device());
+  Named inputs, outputs;
+  inputs.add("logits", check_tensor(logits, {"logits", {desc_.logits_dtype}, {kAnySize, desc_.n_experts}}, *kernel_.device()));
   const int64_t tokens = logits->shape[0];
   check_tokens(tokens);
-  Named inputs, outputs;
-  const auto input = [&](const char *name, const chorus_tensor *tensor) {
-    inputs.add(name, tensor);
-    return tensor;
-  };
-  const auto output = [&](const char *name, const chorus_tensor *tensor) {
-    outputs.add(name, tensor);
-    return tensor;
-  };
-  check_inputs(in, tokens);
-  check_outputs(out, tokens);
-  check_extra_outputs(out, tokens);
-  const chorus_route_args args = {CHORUS_END_OF(chorus_route_args, score_sums),
-                                  tokens,
-                                  input("logits", logits),
-                                  input("bias", in.bias),
-                                  input("n_valid", in.n_valid),
-                                  output("ids", out.ids),
-                                  output("weights", out.weights),
-                                  output("counts", out.counts),
-                                  output("offsets", out.offsets),
-                                  output("order", out.order),
-                                  output("inverse", out.inverse),
-                                  input("noise_scales", in.noise_scales),
-                                  input("row_ids", in.row_ids),
-                                  input("token_ids", in.token_ids),
-                                  input("given_ids", in.given_ids),
-                                  in.seed,
-                                  in.step,
-                                  output("expert_tokens", out.expert_tokens),
-                                  output("expert_weights", out.expert_weights),
-                                  output("padded_order", out.padded_order),
-                                  output("block_experts", out.block_experts),
-                                  output("n_blocks", out.n_blocks),
-                                  output("bitmap", out.bitmap),
-                                  output("score_sums", out.score_sums)};
+  check_inputs(in, tokens, inputs);
+  check_outputs(out, tokens, outputs);
   check_overlaps(inputs, outputs);
+  const chorus_route_args args = {CHORUS_END_OF(chorus_route_args, score_sums), tokens, logits, in.bias, in.n_valid,
+                                  out.ids, out.weights, out.counts, out.offsets, out.order, out.inverse,
+                                  in.noise_scales, in.row_ids, in.token_ids, in.given_ids, in.seed, in.step,
+                                  out.expert_tokens, out.expert_weights, out.padded_order, out.block_experts,
+                                  out.n_blocks, out.bitmap, out.score_sums};
   kernel_.run(&args, exec);
 }
 
@@ -181,6 +148,10 @@ uint64_t Router::workspace_size(int64_t tokens) const {
 
 int64_t Router::capacity(int64_t tokens) const {
   check_tokens(tokens);
+  return room_of(tokens);
+}
+
+int64_t Router::room_of(int64_t tokens) const {
   const int64_t limit = capacity_of(desc_, tokens);
   return limit == 0 ? tokens : limit;
 }

@@ -19,6 +19,8 @@ extern const chorus_kernel kMergeReduce;
 extern const chorus_kernel kMergeApply;
 extern const chorus_kernel kRouteTopk;
 extern const chorus_kernel kExpertsFfn;
+extern const chorus_kernel kSparseGemv;
+extern const chorus_kernel kSparseFfn;
 
 // Above the reference's 1, and room for a second kernel of the same operation that is better at some descriptors.
 inline constexpr int32_t kScore = 100;

@@ -28,6 +28,8 @@ const chorus_kernel *const kKernels[] = {
     &kMergeApply,
     &kExpertsFfn,
     &kRouteTopk,
+    &kSparseGemv,
+    &kSparseFfn,
 };
 
 // ---- Devices: one, described for each instruction set it may be limited to ----

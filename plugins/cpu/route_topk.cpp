@@ -170,7 +170,8 @@ chorus_status route_run(const void *prepared, const void *args_pointer, const ch
   const bool lists = args.counts != nullptr || args.offsets != nullptr || args.order != nullptr || args.inverse != nullptr;
   if (args.tokens == 0 && !lists) return CHORUS_OK;
   const Memory memory(d, args.tokens, exec->workspace);
-  const int64_t n_valid = args.n_valid != nullptr ? integer_at(*args.n_valid, 0) : args.tokens;
+  const int64_t n_valid =
+      args.n_valid != nullptr ? std::clamp<int64_t>(integer_at(*args.n_valid, 0), 0, args.tokens) : args.tokens;
   RowJob job{&d, state.ranks_logits, nullptr};
   if (d.has_bias != 0) {
     float *bias = memory.bias();
