@@ -160,8 +160,8 @@ inline int32_t check_route_fields(const chorus_route_desc &d, char *why, size_t 
   return 1;
 }
 
-// The plain router: tokens choose, without noise or capacity, and no outputs beyond ids, weights and lists.
-inline int32_t check_route(const chorus_route_desc &d, char *why, size_t why_bytes) {
+// The plain router: tokens choose, without noise or capacity; `outputs`: the bits supported beyond ids, weights and lists.
+inline int32_t check_route(const chorus_route_desc &d, char *why, size_t why_bytes, uint32_t outputs = 0) {
   if (check_route_fields(d, why, why_bytes) == 0) return 0;
   if (d.selection != CHORUS_ROUTE_TOKENS_CHOOSE)
     return refuse(why, why_bytes, "selection is %d; supported: tokens-choose (0)", d.selection);
@@ -170,8 +170,13 @@ inline int32_t check_route(const chorus_route_desc &d, char *why, size_t why_byt
   if (d.capacity_factor != 0.0)
     return refuse(why, why_bytes, "capacity_factor is %g; supported: 0", d.capacity_factor);
   if (d.drop != CHORUS_ROUTE_DROP_NONE) return refuse(why, why_bytes, "drop is %d; supported: none (0)", d.drop);
-  if (d.block != 0) return refuse(why, why_bytes, "block is %d; supported: 0", d.block);
-  if (d.outputs != 0) return refuse(why, why_bytes, "outputs is 0x%x; supported: 0 (ids, weights, lists)", d.outputs);
+  if ((d.outputs & ~outputs) != 0)
+    return refuse(why, why_bytes, "outputs is 0x%x; supported beside ids, weights and lists: bits of 0x%x", d.outputs, outputs);
+  const bool blocks = (d.outputs & CHORUS_ROUTE_OUT_BLOCKS) != 0;
+  if (d.block < 0 || blocks != (d.block > 0))
+    return refuse(why, why_bytes, "block is %d; supported: 1 and above with outputs of blocks, else 0", d.block);
+  if (blocks && int64_t{d.n_experts} * (d.block - 1) > INT32_MAX - d.max_tokens * d.k)
+    return refuse(why, why_bytes, "block is %d; supported: so that max_tokens * k + n_experts * (block - 1) fits i32", d.block);
   return 1;
 }
 

@@ -338,8 +338,6 @@ void route_row(const RowJob &job, const void *logits, const RowScratch &s, int32
   }
   for (int32_t j = 0; j < k; ++j) weights[j] = is_nan(chosen[j]) ? 0.0f : weights[j];
   renormalise(desc, weights);
-  const float scale = static_cast<float>(desc.scale);
-  for (int32_t j = 0; j < k; ++j) weights[j] = weights[j] * scale;
 }
 
 }  // namespace HWY_NAMESPACE

@@ -25,7 +25,7 @@ struct RowJob {
   const float *bias;  // [E], contiguous, or NULL
 };
 
-// Routes one row: k ids best first, and their weights.
+// Routes one row: k ids best first, and their weights before `scale`.
 using RowFunction = void (*)(const RowJob &job, const void *logits, const RowScratch &scratch, int32_t *ids, float *weights);
 RowFunction row_for(const chorus_plugin_device *device);
 

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 OBJECTS = ("combine", "merge", "route", "sparse", "pipeline")
 FILES = ("checkpoint", "vocabulary")
 BACKEND_HEADERS = {"chorus/plugin.h", "chorus/plugin.hpp", "chorus/plugin_combine.hpp", "chorus/plugin_merge.hpp",
-                   "chorus/plugin_route.hpp", "chorus/plugin_experts.hpp", "chorus/plugin_sparse.hpp", "chorus/types.h", "chorus/exact_math.h"}
+                   "chorus/plugin_route.hpp", "chorus/plugin_route_lists.hpp", "chorus/plugin_experts.hpp",
+                   "chorus/plugin_sparse.hpp", "chorus/types.h", "chorus/exact_math.h"}
 FORBIDDEN = re.compile(r"\bstd::(?:cout|cerr|clog)\b|(?<![\w:.>])(?:std::|::)?"
                        r"(printf|fprintf|vprintf|vfprintf|puts|fputs|putchar|perror|abort|exit|_exit|quick_exit|terminate|"
                        r"signal|sigaction|assert)\s*\(")

@@ -13,7 +13,8 @@ WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wundef", "-Wconversio
 C_STANDARDS = ["c99", "c11", "c17"]
 CXX_STANDARDS = ["c++11", "c++20"]
 # Comfort for authors of backends, who build with us.
-CXX20_ONLY = {"plugin.hpp", "plugin_combine.hpp", "plugin_merge.hpp", "plugin_route.hpp", "plugin_experts.hpp", "plugin_sparse.hpp"}
+CXX20_ONLY = {"plugin.hpp", "plugin_combine.hpp", "plugin_merge.hpp", "plugin_route.hpp", "plugin_route_lists.hpp",
+              "plugin_experts.hpp", "plugin_sparse.hpp"}
 
 
 def compile_alone(header, standard, folder):

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // chorus_moe_forward: its bytes are those of the gate by the written order of sums, then the router, then the experts.
-#include "chorus/route.h"
+#include <memory>
+
+#include "chorus/moe.h"
 #include "conformance/check.h"
 #include "conformance/experts_problem.h"
 
@@ -99,22 +101,27 @@ CONFORMANCE_TEST(moe_forward_is_its_parts) {
     must(chorus_router_route(router.get(), logits.view(), nullptr, &out, nullptr, &error), error, "route");
     must(chorus_experts_run(experts.get(), x.view(), ids.view(), weights.view(), apart.view(), nullptr, nullptr, &error),
          error, "experts run");
-    const auto forward = [&](const Tensor &y, const chorus_exec *exec) {
-      return chorus_moe_forward(router.get(), experts.get(), x.view(), gate.view(), bias.view(), nullptr, y.view(), exec,
-                                &error);
+    const auto forward = [&](const Tensor &y, const chorus_route_out *wanted, const chorus_exec *exec) {
+      return chorus_moe_forward(router.get(), experts.get(), x.view(), gate.view(), bias.view(), nullptr, y.view(), wanted,
+                                exec, &error);
     };
-    must(forward(whole, nullptr), error, "forward");
+    Tensor told_ids(memory, p.ids_dtype, {p.tokens, p.k}), told_counts(memory, CHORUS_I32, {p.n_experts});
+    chorus_route_out told = CHORUS_ROUTE_OUT_INIT;
+    told.ids = told_ids.view();
+    told.counts = told_counts.view();
+    must(forward(whole, &told, nullptr), error, "forward");
     expect(whole.bits() == apart.bits(), "bytes differ from gate, router and experts apart");
+    expect(told_ids.bits() == ids.bits(), "the ids told are not those of the router");
     uint64_t bytes = 0;
     must(chorus_moe_get_workspace_size(router.get(), experts.get(), p.tokens, &bytes, &error), error, "workspace size");
     Buffer workspace(memory, (bytes + 63) / 64 * 64);
     chorus_exec exec = CHORUS_EXEC_INIT;
     exec.workspace = workspace.device();
     exec.workspace_bytes = bytes;
-    must(forward(in_workspace, &exec), error, "forward in a workspace");
+    must(forward(in_workspace, nullptr, &exec), error, "forward in a workspace");
     expect(in_workspace.bits() == apart.bits(), "bytes differ with a workspace of the caller's");
     exec.workspace_bytes = bytes - 1;
-    expect(forward(in_workspace, &exec) == CHORUS_FAILED_PRECONDITION, "a workspace one byte short is taken");
+    expect(forward(in_workspace, nullptr, &exec) == CHORUS_FAILED_PRECONDITION, "a workspace one byte short is taken");
     chorus_error_destroy(error);
   }
 }
