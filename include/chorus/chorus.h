@@ -16,6 +16,7 @@
 #include "merge.h"
 #include "moe.h"
 #include "route.h"
+#include "route_assign.h"
 #include "route_loss.h"
 #include "sparse.h"
 #include "vocabulary.h"

@@ -3,6 +3,8 @@
 // bytes are the reference's, for any number of threads. Lists cost one counting sort, each task placing its own slots.
 #include "cpu/route_topk.h"
 
+#include <cstring>
+
 #include "chorus/plugin_route_lists.hpp"
 
 namespace chorus::cpu {
@@ -127,24 +129,33 @@ void route_rows(const RouteState &state, const chorus_route_args &args, const Ro
 
 using List = IntegerList;
 
+// Counts of the one task become its first place per expert; counts and offsets are told as whole rows.
+int32_t place_one_task(const List &counts, const List &offsets, int32_t experts, int32_t *places, int32_t *own_offsets) {
+  const size_t bytes = 4 * static_cast<size_t>(experts);
+  if (counts.data != nullptr) std::memcpy(counts.data, places, bytes);
+  int32_t place = 0;
+  for (int32_t e = 0; e < experts; ++e) {
+    const int32_t here = places[e];
+    places[e] = place;
+    place += here;
+  }
+  for (int32_t *told : {offsets.data, own_offsets}) {
+    if (told == nullptr) continue;
+    std::memcpy(told, places, bytes);
+    told[experts] = place;
+  }
+  return place;
+}
+
 // Counts of the tasks become each task's first place per expert; counts and offsets are told on the way.
 int32_t place_tasks(const List &counts, const List &offsets, const Memory &memory, int32_t *own_offsets) {
+  const bool compact = counts.stride <= 1 && offsets.stride <= 1;
+  if (memory.tasks == 1 && compact) return place_one_task(counts, offsets, memory.experts, memory.counts(0), own_offsets);
   int32_t place = 0;
   offsets.put(0, 0);
   if (own_offsets != nullptr) own_offsets[0] = 0;
   int32_t *of_tasks[kMostTasks];
   for (int64_t task = 0; task < memory.tasks; ++task) of_tasks[task] = memory.counts(task);
-  if (memory.tasks == 1) {
-    for (int32_t e = 0; e < memory.experts; ++e) {
-      const int32_t here = of_tasks[0][e];
-      of_tasks[0][e] = place;
-      place += here;
-      counts.put(e, here);
-      offsets.put(e + 1, place);
-      if (own_offsets != nullptr) own_offsets[e + 1] = place;
-    }
-    return place;
-  }
   for (int32_t e = 0; e < memory.experts; ++e) {
     const int32_t first = place;
     for (int64_t task = 0; task < memory.tasks; ++task) {
