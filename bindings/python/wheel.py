@@ -28,7 +28,7 @@ def build(arguments, scratch):
         "-w", raw, HERE, "-C", f"cmake.define.CHORUS_PREFIX={prefix}", "-C", f"build-dir={scratch / 'cmake'}",
         env=dict(os.environ, PATH=tools))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    run(sys.executable, "-m", "auditwheel", "-q", "repair", "-w", arguments.out, next(raw.glob("*.whl")),
+    run(sys.executable, "-m", "auditwheel", "repair", "-w", arguments.out, next(raw.glob("*.whl")),
         env=dict(os.environ, PATH=tools, LD_LIBRARY_PATH=str(next(prefix.rglob("chorus-plugins")))))
     return max(arguments.out.glob("chorus-*.whl"), key=lambda path: path.stat().st_mtime)
 
