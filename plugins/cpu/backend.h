@@ -4,9 +4,22 @@
 #include "chorus/plugin.hpp"
 #include "cpu/isa.h"
 
+namespace chorus::cpu {
+
+// Which experts oneDNN multiplies: option cpu.experts_gemm.
+enum class GemmUse {
+  kAuto,    // those with many rows, where oneDNN has bf16 arithmetic and the weights are bf16
+  kNever,
+  kAlways,  // all, in f32 where oneDNN has no bf16 arithmetic: what tests ask for
+};
+bool parse_gemm_use(const char *word, GemmUse *out);
+
+}  // namespace chorus::cpu
+
 struct chorus_plugin_device {
   const chorus_host *host;
   hwy::ChosenTarget target;  // picks the functions of its instruction set: CHORUS_CPU_PICK
+  chorus::cpu::GemmUse experts_gemm;
 };
 
 namespace chorus::cpu {

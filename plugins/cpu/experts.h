@@ -104,6 +104,28 @@ ActivateFn pick_activate(const chorus_plugin_device *device);
 OperandFn pick_operand(const chorus_plugin_device *device);
 CombineFn pick_combine(const chorus_plugin_device *device);
 
+// ---- Experts with many rows: oneDNN (experts_gemm.h) ----
+
+struct ExpertsGemm {
+  chorus_dtype type;  // of rows and unpacked weights: bf16 or f32; 0: oneDNN is not used
+  int64_t least_rows;
+  int64_t gate_up_strips, down_strips;  // of a band, at most
+  void *gate_up, *down;  // dnnl_primitive_t, for any number of rows and columns
+  void *engine;
+
+  bool takes(int64_t rows) const { return type != 0 && rows >= least_rows; }
+  int64_t element_bytes() const { return type == CHORUS_BF16 ? 2 : 4; }
+};
+
+// Strips [first, first + n) of an expert as a matrix [depth_padded, 16 n] of `type` (bf16 or f32) at `out`.
+using UnpackFn = void (*)(const PackedMatrix &m, int64_t expert, int64_t first_strip, int64_t n_strips, chorus_dtype type,
+                          void *out);
+// n operands (f32 values of the operand dtype) as `type`.
+using NarrowFn = void (*)(const float *row, int64_t n, chorus_dtype type, void *out);
+
+UnpackFn pick_unpack(const chorus_plugin_device *device);
+NarrowFn pick_narrow(const chorus_plugin_device *device);
+
 // ---- The prepared kernel ----
 
 struct ExpertsState {
@@ -114,7 +136,7 @@ struct ExpertsState {
   chorus_dtype weights_dtype, operand, x_dtype, y_dtype, ids_dtype;
   chorus_activation activation;
   float limit;
-  bool weight_before;
+  bool weight_before, batch_invariant;
   PackedMatrix gate_up, down;
   const float *gate_up_bias, *down_bias;  // [E, columns] of the packed matrices, or NULL
   const int32_t *map;                     // NULL: identity
@@ -124,6 +146,9 @@ struct ExpertsState {
   ActivateFn activate;
   OperandFn make_operand;
   CombineFn combine;
+  ExpertsGemm gemm;
+  UnpackFn unpack;
+  NarrowFn narrow;
   void *memory;  // all packed arrays
   uint64_t bytes;
 };

@@ -2,12 +2,13 @@
 // experts.ffn: y_t = sum_j weight_tj * down_e(act(gate_e x_t, up_e x_t)). docs/numerics.md, "Experts".
 // Two passes over the experts that have tokens, each cut into columns, so that every core has work whatever the imbalance:
 // gate and up with the activation, then down with the weighted sum of the slots, whose columns a task owns alone.
-// Cost: weights of experts with tokens once per block of tokens, 6 H I flops per slot. Same bits for any thread count and
-// any batch; error that of f32 sums in order, one rounding per product and sum.
+// Cost: weights of experts with tokens once per block of tokens, 6 H I flops per slot. Same bits for any thread count;
+// without oneDNN (experts with many rows, experts_gemm.h) for any batch too. Error that of f32 sums in order, one rounding
+// per product and sum.
 #include <algorithm>
 #include <cmath>
 
-#include "cpu/experts.h"
+#include "cpu/experts_gemm.h"
 
 namespace chorus::cpu {
 namespace {
@@ -16,6 +17,7 @@ constexpr int64_t kMostSlots = 128;    // of a token
 constexpr int64_t kRowBlock = 96;      // rows of an expert whose gates and ups a worker holds at a time
 constexpr int64_t kTaskStrips = 4;     // strips of gate and up in a task: 256 KB of bf16 weights at H = 2048
 constexpr int64_t kFewSlots = 1024;    // up to here a task of the second pass takes 64 columns, above 32
+constexpr int64_t kMostProducts = 1 << 20;  // floats of the second pass a worker holds, if 32 columns of y are fewer
 constexpr int64_t kMostActivations = int64_t{1} << 25;  // floats of activations a block of tokens may hold
 constexpr int64_t kSerialWork = 1 << 16;                // fewer elements than this are not worth waking threads
 
@@ -39,8 +41,9 @@ int32_t experts_score(chorus_plugin_device *, const void *desc, char *why, size_
 // ---- Prepare, release ----
 
 void experts_release(void *prepared) {
-  const auto *state = static_cast<const ExpertsState *>(prepared);
+  auto *state = static_cast<ExpertsState *>(prepared);
   if (state == nullptr) return;
+  release_gemm(state);
   if (state->memory != nullptr) state->host->deallocate(state->host->self, state->memory, state->bytes, kAlignment);
   free_state<ExpertsState>(prepared);
 }
@@ -63,17 +66,21 @@ chorus_status experts_prepare(chorus_plugin_device *device, const void *desc, vo
   state->activation = d.activation;
   state->limit = static_cast<float>(d.limit);
   state->weight_before = d.weight_before != 0;
+  state->batch_invariant = d.batch_invariant != 0;
   state->n_ids = d.n_experts - d.n_shared;
   state->multiply = pick_multiply(device, d.weights_dtype);
   state->activate = pick_activate(device);
   state->make_operand = pick_operand(device);
   state->quantise = is_quantised(d.weights_dtype) ? pick_quantise(device) : nullptr;
   state->combine = pick_combine(device);
+  state->unpack = pick_unpack(device);
+  state->narrow = pick_narrow(device);
   const chorus_status status = pack_experts(d, state, slot);
   if (status != CHORUS_OK) {
     experts_release(state);
     return status;
   }
+  prepare_gemm(device, state);
   *out = state;
   return CHORUS_OK;
 }
@@ -89,8 +96,9 @@ struct Block {
   float *x;        // operands: a row per token, or per position with weight_before
   float *h;        // a row per position
   float *x_integers, *h_integers;  // the same rows for integer weights
-  char *scratch;   // of the workers
-  int64_t scratch_bytes, y_columns;
+  char *x_gemm, *h_gemm;           // a row per position, for oneDNN
+  char *scratch;   // of the workers: unpacked weights, then products
+  int64_t scratch_bytes, band_bytes, gate_up_strips, y_columns;
   int64_t tokens;  // most of a block
   uint64_t bytes;
 };
@@ -125,9 +133,20 @@ Block lay_out(const ExpertsState &s, int64_t tokens, void *memory) {
     take(b.x_integers, x_rows * integer_stride(s.gate_up));
     take(b.h_integers, slots * integer_stride(s.down));
   }
+  b.gate_up_strips = kTaskStrips;
   b.y_columns = slots <= kFewSlots ? 64 : 32;
-  const int64_t floats = std::max(kRowBlock * kTaskStrips * kStrip, slots * b.y_columns);
-  b.scratch_bytes = static_cast<int64_t>(aligned(static_cast<uint64_t>(floats) * sizeof(float)));
+  int64_t products = kRowBlock * kTaskStrips * kStrip;
+  if (s.gemm.takes(b.tokens)) {  // an expert can get a slot of each token
+    take(b.x_gemm, slots * s.gate_up.depth_padded * s.gemm.element_bytes());
+    take(b.h_gemm, slots * s.down.depth_padded * s.gemm.element_bytes());
+    b.gate_up_strips = s.gemm.gate_up_strips;
+    b.y_columns = std::min(s.gemm.down_strips * kStrip, std::max(b.y_columns, kMostProducts / slots / 32 * 32));
+    b.band_bytes = std::max(band_bytes(s.gemm, s.gate_up, b.gate_up_strips),
+                            band_bytes(s.gemm, s.down, b.y_columns / kStrip));
+    products = kGemmRowBlock * b.gate_up_strips * kStrip;
+  }
+  products = std::max(products, slots * b.y_columns);
+  b.scratch_bytes = b.band_bytes + static_cast<int64_t>(aligned(static_cast<uint64_t>(products) * sizeof(float)));
   take(b.scratch, kWorkers * b.scratch_bytes);
   return b;
 }
@@ -169,19 +188,56 @@ void gather(const ExpertsState &s, const chorus_experts_args &args, int64_t firs
   }
 }
 
+// Rows [begin, begin + count) of positions in oneDNN's dtype: from operands to `out`, both rows of m.
+void narrow_rows(const ExpertsState &s, const PackedMatrix &m, const float *const *rows, int64_t begin, int64_t count,
+                 char *out) {
+  const int64_t bytes = m.depth_padded * s.gemm.element_bytes();
+  for (int64_t p = begin; p < begin + count; ++p) s.narrow(rows[p], m.depth_padded, s.gemm.type, out + p * bytes);
+}
+
+// The experts oneDNN multiplies: the first `n` of the active ones, which are in order of their rows.
+int64_t count_gemm_experts(const ExpertsState &s, const Block &b) {
+  int64_t n = 0;
+  while (n < b.plan.n_active && s.gemm.takes(b.plan.rows(b.plan.active[n]))) ++n;
+  return n;
+}
+
+// Their rows of x, or of h, for oneDNN.
+void narrow_all(const ExpertsState &s, const Block &b, const PackedMatrix &m, const float *const *rows, char *out) {
+  constexpr int64_t kRows = 64;
+  const int64_t experts = count_gemm_experts(s, b);
+  if (experts == 0) return;
+  const int64_t pieces = (b.plan.rows(b.plan.active[0]) + kRows - 1) / kRows;
+  parallel_for(s.host, experts * pieces, [&](int64_t i) {
+    const int32_t e = b.plan.active[i / pieces];
+    const int64_t first = i % pieces * kRows, count = std::min(kRows, b.plan.rows(e) - first);
+    if (count > 0) narrow_rows(s, m, rows, b.plan.begin[e] + first, count, out);
+  });
+}
+
 // h = act(gate x) * up x of all positions: a task is a few strips of one expert, the fullest experts first.
 void run_gate_up(const ExpertsState &s, const Block &b) {
   const int64_t per_output = is_gated(s.activation) ? 2 : 1, strips = per_output * s.down.depth_padded / kStrip;
-  const int64_t chunks = (strips + kTaskStrips - 1) / kTaskStrips, stride = operand_stride(s.down);
+  const int64_t chunks = (strips + b.gate_up_strips - 1) / b.gate_up_strips, stride = operand_stride(s.down);
+  const int64_t gemm_experts = count_gemm_experts(s, b);
+  narrow_all(s, b, s.gate_up, b.x_rows, b.x_gemm);
   run_tasks(s.host, b.plan.n_active * chunks, [&](int64_t worker, int64_t task) {
     const int32_t expert = b.plan.active[task / chunks];
-    const int64_t strip = task % chunks * kTaskStrips, n_strips = std::min(kTaskStrips, strips - strip);
+    const int64_t strip = task % chunks * b.gate_up_strips, n_strips = std::min(b.gate_up_strips, strips - strip);
     const int64_t output = strip / per_output * kStrip, outputs = n_strips / per_output * kStrip;
-    auto *sums = reinterpret_cast<float *>(b.scratch + worker * b.scratch_bytes);
+    const bool gemm = task / chunks < gemm_experts;
+    const int64_t row_block = gemm ? kGemmRowBlock : kRowBlock;
+    char *band = b.scratch + worker * b.scratch_bytes;
+    auto *sums = reinterpret_cast<float *>(band + b.band_bytes);
+    if (gemm) s.unpack(s.gate_up, expert, strip, n_strips, s.gemm.type, band);
     const float *bias = s.gate_up_bias != nullptr ? s.gate_up_bias + expert * s.gate_up.columns + strip * kStrip : nullptr;
-    for (int64_t p = b.plan.begin[expert]; p < b.plan.begin[expert + 1]; p += kRowBlock) {
-      const int64_t rows = std::min(kRowBlock, b.plan.begin[expert + 1] - p);
-      s.multiply(s.gate_up, expert, strip, n_strips, b.x_rows + p, rows, sums, n_strips * kStrip, nullptr);
+    for (int64_t p = b.plan.begin[expert]; p < b.plan.begin[expert + 1]; p += row_block) {
+      const int64_t rows = std::min(row_block, b.plan.begin[expert + 1] - p), columns = n_strips * kStrip;
+      if (gemm)
+        gemm_multiply(s.gemm, s.gemm.gate_up, s.gate_up, columns,
+                      b.x_gemm + p * s.gate_up.depth_padded * s.gemm.element_bytes(), rows, band, sums, columns);
+      else
+        s.multiply(s.gate_up, expert, strip, n_strips, b.x_rows + p, rows, sums, columns, nullptr);
       s.activate({sums, n_strips * kStrip, rows, bias, b.h + p * stride + output, stride, outputs,
                   s.intermediate - output, s.operand, s.activation, s.limit});
     }
@@ -217,15 +273,25 @@ void combine_columns(const ExpertsState &s, const chorus_experts_args &args, int
 
 // y = sum of weight * down h: a task owns columns of y and multiplies them for every expert.
 void run_down(const ExpertsState &s, const chorus_experts_args &args, int64_t first, int64_t count, const Block &b) {
-  const int64_t tasks = (s.hidden + b.y_columns - 1) / b.y_columns;
+  const int64_t tasks = (s.hidden + b.y_columns - 1) / b.y_columns, gemm_experts = count_gemm_experts(s, b);
+  narrow_all(s, b, s.down, b.h_rows, b.h_gemm);
   run_tasks(s.host, tasks, [&](int64_t worker, int64_t task) {
     const int64_t column = task * b.y_columns, n = std::min(b.y_columns, s.hidden - column);
-    auto *out = reinterpret_cast<float *>(b.scratch + worker * b.scratch_bytes);
+    const int64_t n_strips = (n + kStrip - 1) / kStrip;
+    char *band = b.scratch + worker * b.scratch_bytes;
+    auto *out = reinterpret_cast<float *>(band + b.band_bytes);
     for (int64_t i = 0; i < b.plan.n_active; ++i) {
       const int32_t e = b.plan.active[i];
       const int64_t begin = b.plan.begin[e], strip = column / kStrip;
+      if (i < gemm_experts) {
+        s.unpack(s.down, e, strip, n_strips, s.gemm.type, band);
+        gemm_multiply(s.gemm, s.gemm.down, s.down, n_strips * kStrip,
+                      b.h_gemm + begin * s.down.depth_padded * s.gemm.element_bytes(), b.plan.rows(e), band,
+                      out + begin * b.y_columns, b.y_columns);
+        continue;
+      }
       const char *then = i + 1 < b.plan.n_active ? s.down.strip(b.plan.active[i + 1], strip) : nullptr;
-      s.multiply(s.down, e, strip, (n + kStrip - 1) / kStrip, b.h_rows + begin, b.plan.rows(e), out + begin * b.y_columns,
+      s.multiply(s.down, e, strip, n_strips, b.h_rows + begin, b.plan.rows(e), out + begin * b.y_columns,
                  b.y_columns, then);
     }
     combine_columns(s, args, first, count, b, out, b.y_columns, column, n);

@@ -19,7 +19,16 @@ const chorus_plugin_option kMaxIsa = {CHORUS_END_OF(chorus_plugin_option, maximu
                                       0,
                                       0,
                                       0};
-const chorus_plugin_option *const kOptions[] = {&kMaxIsa};
+const chorus_plugin_option kExpertsGemm = {CHORUS_END_OF(chorus_plugin_option, maximum),
+                                           "cpu.experts_gemm",
+                                           "auto",
+                                           "auto|never|always",
+                                           "Experts that oneDNN multiplies; auto: those with many rows and bf16 weights, where the processor has bf16 arithmetic.",
+                                           CHORUS_OPTION_STRING,
+                                           0,
+                                           0,
+                                           0};
+const chorus_plugin_option *const kOptions[] = {&kMaxIsa, &kExpertsGemm};
 
 // Kernels, one line each.
 const chorus_kernel *const kKernels[] = {
@@ -82,9 +91,14 @@ chorus_status open_device(const chorus_host *host, uint64_t index, chorus_plugin
   const char *word = host->get_option(host->self, kMaxIsa.name);
   if (!parse_isa(word, &isa))
     return report(host, slot, CHORUS_INVALID_ARGUMENT, "option %s is \"%s\"; allowed: %s", kMaxIsa.name, word, kMaxIsa.range);
+  GemmUse gemm;
+  const char *gemm_word = host->get_option(host->self, kExpertsGemm.name);
+  if (!parse_gemm_use(gemm_word, &gemm))
+    return report(host, slot, CHORUS_INVALID_ARGUMENT, "option %s is \"%s\"; allowed: %s", kExpertsGemm.name, gemm_word,
+                  kExpertsGemm.range);
   void *memory = host->allocate(host->self, sizeof(chorus_plugin_device), kAlignment);
   if (memory == nullptr) return report(host, slot, CHORUS_RESOURCE_EXHAUSTED, "no memory to open device \"cpu\"");
-  *out_device = new (memory) chorus_plugin_device{host, {}};
+  *out_device = new (memory) chorus_plugin_device{host, {}, gemm};
   choose(&(*out_device)->target, isa);
   return CHORUS_OK;
 }

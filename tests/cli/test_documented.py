@@ -16,6 +16,7 @@ from program import CHORUS, Case
 
 ROOT = Path(os.environ["CHORUS_SOURCE_DIR"])
 PAGE = ROOT / "docs" / "cli.md"
+README = ROOT / "README.md"
 BLOCK = re.compile(r"```console\n\$ (.*?)\n(.*?)```", re.S)
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
@@ -45,6 +46,16 @@ class Documented(Case):
                 # Backends may differ by their tolerance, or by a unit of what is printed.
                 allowed = max(1.01 * 10.0 ** -len(b.split("e")[0].split(".")[1]), 4e-6 * abs(float(b)))
                 self.assertLessEqual(abs(float(a) - float(b)), allowed, f"{command}: {a} and {b}")
+
+    def test_readme(self):
+        """The README's commands, in its order: they end with exit code 0 and leave the model they promise."""
+        commands = re.findall(r"^    build/release/bin/(chorus .*)$", README.read_text(), re.M)
+        self.assertGreaterEqual(len(commands), 3)
+        os.symlink(ROOT / "docs", Path(self.folder) / "docs")
+        for command in commands:
+            found = run(command, self.folder)
+            self.assertNotIn("(exit code", found, command)
+        self.assertTrue((Path(self.folder) / "merged" / "model.safetensors").is_file())
 
 
 def write():
