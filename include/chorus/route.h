@@ -235,7 +235,8 @@ CHORUS_API chorus_status chorus_experts_spec_set_limit(chorus_experts_spec *spec
 CHORUS_API chorus_status chorus_experts_spec_set_weight_before(chorus_experts_spec *spec, int32_t weight_before,
                                                                chorus_error **error);
 
-/** 1: a token's bytes do not depend on the rest of its batch. Costs nothing on `reference` and `cpu`, where they never do.
+/** 1: a token's bytes do not depend on the rest of its batch. Costs nothing on `reference`, where they never do; on `cpu` it
+ * keeps oneDNN out, which multiplies experts of many tokens up to four times faster on processors with bf16 arithmetic.
  * @since 0.1 */
 CHORUS_API chorus_status chorus_experts_spec_set_batch_invariant(chorus_experts_spec *spec, int32_t batch_invariant,
                                                                  chorus_error **error);

@@ -136,7 +136,7 @@ Block lay_out(const ExpertsState &s, int64_t tokens, void *memory) {
   b.gate_up_strips = kTaskStrips;
   b.y_columns = slots <= kFewSlots ? 64 : 32;
   int64_t products = kRowBlock * kTaskStrips * kStrip;
-  if (s.gemm.takes(b.tokens)) {  // an expert can get a slot of each token
+  if (s.gemm.takes(slots)) {  // an expert can get every slot: ids may repeat
     take(b.x_gemm, slots * s.gate_up.depth_padded * s.gemm.element_bytes());
     take(b.h_gemm, slots * s.down.depth_padded * s.gemm.element_bytes());
     b.gate_up_strips = s.gemm.gate_up_strips;
