@@ -145,7 +145,7 @@ CONFORMANCE_TEST(merge_trim_keeps_exactly_k) {
         part.statistic = CHORUS_STATISTIC_COUNT;
         part.predicate = CHORUS_PREDICATE_TIE;
         const uint64_t ties = reduce(test.backend, part)[0];
-        part.ties = {std::min(left, ties)};
+        part.ties.assign(1, std::min(left, ties));
         left -= part.ties[0];
         const auto out = apply(test.backend, part);
         for (uint64_t e = 0; e < out.size(); ++e) {

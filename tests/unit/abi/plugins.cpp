@@ -179,10 +179,12 @@ Test(plugins, files_and_folders_that_others_may_write_are_refused) {
     cr_expect_eq(found, 1u, "%s", bad.folder.c_str());
   }
   // The refused copy does not hide the good one of the same name; a path given by hand is not checked.
-  cr_expect_str_eq(info_of(searching(open + "/in:" + good), "good/chorus-probe.so").name, "probe");
+  const chorus::Context found_good = searching(open + "/in:" + good);
+  cr_expect_str_eq(info_of(found_good, "good/chorus-probe.so").name, "probe");
   chorus::ContextSpec spec;
   spec.set_option("plugins", "explicit").add_plugin(open + "/in/chorus-probe.so");
-  cr_expect_str_eq(info_of(chorus::Context(spec), "open/in/chorus-probe.so").name, "probe");
+  const chorus::Context given(spec);
+  cr_expect_str_eq(info_of(given, "open/in/chorus-probe.so").name, "probe");
 }
 
 Test(plugins, group_writable_and_foreign_owned_files_are_loaded_with_a_warning) {
@@ -191,11 +193,13 @@ Test(plugins, group_writable_and_foreign_owned_files_are_loaded_with_a_warning) 
   const std::string file = folder / "chorus-probe.so";
   chmod(file.c_str(), 0664);
   Log log;
-  cr_expect_str_eq(info_of(searching(folder.path(), &log), "chorus-probe.so").name, "probe");
+  const chorus::Context group_writable = searching(folder.path(), &log);
+  cr_expect_str_eq(info_of(group_writable, "chorus-probe.so").name, "probe");
   cr_expect_eq(log.count(file + " is writable by its group"), 1u);
   if (geteuid() == 0) {
     cr_assert_eq(chown(file.c_str(), 12345, 0), 0);
-    cr_expect_str_eq(info_of(searching(folder.path(), &log), "chorus-probe.so").name, "probe");
+    const chorus::Context foreign = searching(folder.path(), &log);
+    cr_expect_str_eq(info_of(foreign, "chorus-probe.so").name, "probe");
     cr_expect_eq(log.count(file + " is owned by user 12345"), 1u);
   }
 }

@@ -383,7 +383,8 @@ Test(fit, refuses_by_row) {
   cr_expect(contains(refusal({0, 0, kInfinity, 0}, {0, 1}), "row 1, model 0: a score is +inf"));
   cr_expect(contains(refusal({0, 0, 0, 0}, {0, 2}), "tokens: row 1 is 2; 0 to 1 are allowed"));
   cr_expect(contains(refusal({0, 0, 0, 0}, {-1, 0}), "tokens: row 0 is -1"));
-  cr_expect_str_eq(refusal({0, 0, 0, -kInfinity}, {0, 1}).c_str(), "");
+  const std::string allowed = refusal({0, 0, 0, -kInfinity}, {0, 1});
+  cr_expect_str_eq(allowed.c_str(), "");
 }
 
 Test(fit, refuses_other_data_in_a_later_pass) {
