@@ -117,6 +117,13 @@ def compare(torch, chorus, device, entry, tokens, seed):
                 good=error <= allowed and jumped * 1000 <= tokens)
 
 
+def print_table(results):
+    print(f"{'model':12} {'tokens':>7} {'other experts':>14} {'error':>9} {'theirs':>9} {'allowed':>9}")
+    for r in results:
+        print(f"{r['model']:12} {r['tokens']:7} {r['other_experts']:14} {r['error']:9.1e} {r['module_error']:9.1e} "
+              f"{r['allowed']:9.1e}{'' if r['good'] else ' !'}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, default=1000)
@@ -134,10 +141,7 @@ def main():
         print(json.dumps(dict(transformers=transformers.__version__, torch=torch.__version__, results=results), indent=1))
     else:
         print(f"transformers {transformers.__version__}, torch {torch.__version__}, device {arguments.device}")
-        print(f"{'model':12} {'tokens':>7} {'other experts':>14} {'error':>9} {'theirs':>9} {'allowed':>9}")
-        for r in results:
-            print(f"{r['model']:12} {r['tokens']:7} {r['other_experts']:14} {r['error']:9.1e} {r['module_error']:9.1e} "
-                  f"{r['allowed']:9.1e}{'' if r['good'] else ' !'}")
+        print_table(results)
     return 0 if all(r["good"] for r in results) else 1
 
 

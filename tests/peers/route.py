@@ -5,7 +5,7 @@
 For each model: a random small configuration, its router module of transformers with random weights, random hidden states. Our router
 is made from the config.json that transformers writes, and gets the logits that the module computed. Ids must be the same set, weights
 within the rounding of the module's own dtype, on every row whose margin at the k-th place (and at the last kept group) is
-clear of the module's rounding; the other rows are counted.
+clear of the module's rounding; the other rows are counted. Then whole layers, as moe.py compares them.
 """
 import argparse
 import ctypes as c
@@ -242,15 +242,18 @@ def main():
     chorus = Chorus(arguments.library)
     results = [compare(torch, chorus, arguments.device, model, options, dtype, arguments.rows, arguments.seed)
                for model in models() for options in model.options for dtype in (torch.float32, torch.bfloat16)]
+    import moe  # which takes its means from this file
+    layers = [moe.compare(torch, chorus, arguments.device, entry, min(arguments.rows, 1000), arguments.seed) for entry in moe.models()]
     if arguments.json:
-        print(json.dumps(dict(transformers=transformers.__version__, torch=torch.__version__, results=results), indent=1))
+        print(json.dumps(dict(transformers=transformers.__version__, torch=torch.__version__, results=results, layers=layers), indent=1))
     else:
         print(f"transformers {transformers.__version__}, torch {torch.__version__}, device {arguments.device}")
         print(f"{'model':12} {'dtype':9} {'rows':>6} {'unclear':>8} {'differ':>7} {'weights':>9}  options")
         for r in results:
             print(f"{r['model']:12} {r['dtype']:9} {r['rows']:6} {r['unclear']:8} {r['different']:7} "
                   f"{r['weight_error']:9.1e}{' ' if r['good'] else '!'} {r['options']}")
-    return 0 if all(r["good"] for r in results) else 1
+        moe.print_table(layers)
+    return 0 if all(r["good"] for r in [*results, *layers]) else 1
 
 
 if __name__ == "__main__":
