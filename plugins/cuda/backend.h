@@ -39,6 +39,8 @@ using namespace chorus::plugin;
 
 // Offered by plugin.cpp; one per operation, defined in the file of its name.
 extern const chorus_kernel kCombineRows;
+extern const chorus_kernel kRouteTopk;
+extern const chorus_kernel kExpertsFfn;
 
 extern const chorus_device_memory kMemory;
 

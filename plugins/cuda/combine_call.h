@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What one call of combine.rows hands to its kernel, by value: inputs, outputs, and how rows fall onto blocks.
 #pragma once
-#include "cuda/backend.h"
+#include "cuda/tensors.h"
 
 namespace chorus::cuda {
 
@@ -16,17 +16,6 @@ struct ModelInput {
   double weight, temperature;
   chorus_dtype dtype;
   chorus_score_kind kind;
-};
-
-struct Column {  // one element per row; data NULL: not wanted
-  void *data;
-  int64_t stride;
-};
-
-struct Matrix {
-  void *data;
-  int64_t row_stride, stride, columns;
-  chorus_dtype dtype;
 };
 
 struct CombineCall {

@@ -234,13 +234,6 @@ uint64_t workspace(const void *prepared, const void *args) {
   return call.group == 1 ? 0 : exchange_bytes(call) + aligned_on_device(4 * static_cast<uint64_t>(call.groups));
 }
 
-Column column_of(const chorus_tensor *t) { return t == nullptr ? Column{nullptr, 0} : Column{t->data, stride_of(*t, 0)}; }
-
-Matrix matrix_of(const chorus_tensor *t) {
-  if (t == nullptr) return {};
-  return {t->data, stride_of(*t, 0), stride_of(*t, 1), t->shape[1], dtype_of(*t)};
-}
-
 bool overlap(const chorus_tensor &a, const chorus_tensor &b) {
   const auto *from_a = static_cast<const char *>(a.data), *from_b = static_cast<const char *>(b.data);
   return from_a < from_b + b.size_bytes && from_b < from_a + a.size_bytes;

@@ -25,6 +25,8 @@ const chorus_plugin_option *const kOptions[] = {&kSync};
 // Kernels, one line each.
 const chorus_kernel *const kKernels[] = {
     &kCombineRows,
+    &kRouteTopk,
+    &kExpertsFfn,
 };
 
 // ---- Devices: found once per process ----
