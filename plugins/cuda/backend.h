@@ -41,6 +41,8 @@ using namespace chorus::plugin;
 extern const chorus_kernel kCombineRows;
 extern const chorus_kernel kRouteTopk;
 extern const chorus_kernel kExpertsFfn;
+extern const chorus_kernel kMergeReduce;
+extern const chorus_kernel kMergeApply;
 
 extern const chorus_device_memory kMemory;
 

@@ -27,6 +27,8 @@ const chorus_kernel *const kKernels[] = {
     &kCombineRows,
     &kRouteTopk,
     &kExpertsFfn,
+    &kMergeReduce,
+    &kMergeApply,
 };
 
 // ---- Devices: found once per process ----
