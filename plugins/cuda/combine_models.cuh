@@ -89,29 +89,30 @@ __device__ inline void scan_scores(Place &place) {
   for (int i = 0; i < row.count; ++i) {
     const RowModel &m = row.models[i];
     const bool probs = m.kind == CHORUS_SCORES_PROBS;
-    uint64_t highest = 0, counts = 0;
-    uint32_t lowest = 0, finite = 0;  // complements: maxima again
+    // Of this thread; ids grow, so the first of equal scores stays.
+    float highest = -infinity(), lowest = infinity(), finite = infinity();
+    int64_t top = -1;
+    uint32_t bad = 0, infinite = 0;
     for_tokens(place, [&](int64_t v, int count) {
       float s[kVector];
       load_vector(m.dtype, m.chunk, v - place.begin, m.n_valid - v, s);
 #pragma unroll
       for (int j = 0; j < kVector; ++j) {
         if (j >= count || v + j >= m.n_valid) continue;
-        if (s[j] != s[j]) {
-          counts += uint64_t{1} << 32;
-          continue;
+        if (s[j] > highest || top < 0) {
+          top = s[j] == s[j] ? v + j : top;
+          highest = s[j] == s[j] ? s[j] : highest;
         }
-        highest = greater(highest, ranked(s[j], v + j));
-        const uint32_t low = ~sortable(s[j]);
-        lowest = low > lowest ? low : lowest;
-        if (s[j] > -infinity()) finite = low > finite ? low : finite;
-        counts += s[j] == infinity() ? 1 : 0;
-        if (probs && s[j] < 0.0f) counts += uint64_t{1} << 32;
+        lowest = fminf(lowest, s[j]);  // passes NaN by
+        if (s[j] > -infinity()) finite = fminf(finite, s[j]);
+        infinite += s[j] == infinity();
+        bad += s[j] != s[j] || (probs && s[j] < 0.0f);
       }
     });
-    max_word(row, kModelWords * i, highest);
-    max_word(row, kModelWords * i + 1, lowest);
-    max_word(row, kModelWords * i + 2, finite);
+    max_word(row, kModelWords * i, top >= 0 ? ranked(highest, top) : 0);
+    max_word(row, kModelWords * i + 1, top >= 0 ? static_cast<uint32_t>(~sortable(lowest)) : 0);
+    max_word(row, kModelWords * i + 2, finite < infinity() || infinite > 0 ? static_cast<uint32_t>(~sortable(finite)) : 0);
+    const uint64_t counts = uint64_t{bad} << 32 | infinite;
     sum_word(row, kModelWords * i + 3, counts);
   }
   exchange(place, kModelWords * row.count, -1, [](int w) { return w % kModelWords == 3; });

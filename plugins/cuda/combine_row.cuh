@@ -205,11 +205,37 @@ __device__ __forceinline__ void for_tokens(const Place &place, const Body &body)
 
 // ---- Integer weights ----
 
-__device__ __forceinline__ uint64_t to_weight(float e, int bits) { return static_cast<uint64_t>(e * chorus_exact_pow2(bits)); }
-
-__device__ __forceinline__ uint64_t key_weight(float z, float top, int bits) {
-  return z == -infinity() ? 0 : to_weight(chorus_exact_exp(z - top), bits);
+// floor(2^bits p 2^k) of a p in [1/2, 2), k at most 0, by its bits: 8 integer operations.
+__device__ __forceinline__ uint64_t scaled_floor(float p, int k, int bits) {
+  const uint32_t pattern = __float_as_uint(p);
+  const int shift = 127 - static_cast<int>(pattern >> 23) - k;
+  const uint64_t wide = static_cast<uint64_t>((pattern & 0x7fffffu) | 0x800000u) << (bits - 23);
+  return shift >= 0 ? wide >> (shift < 63 ? shift : 63) : wide << 1;
 }
+
+// floor(2^bits exp(x)), x at most 0: chorus_exact_exp without its last two multiplications, which scale by a power of two
+// and round only what this cuts to 0. Below -46, exp(x) 2^45 is below 1.
+__device__ __forceinline__ uint64_t exp_weight(float x, int bits) {
+  if (!(x >= -46.0f)) return 0;
+  const float shifted = x * CHORUS_EXP_LOG2E + CHORUS_EXP_ROUND, n = shifted - CHORUS_EXP_ROUND;
+  float r = x - n * CHORUS_EXP_LN2_HI;
+  r = r - n * CHORUS_EXP_LN2_LO;
+  float p = CHORUS_EXP_P0 * r + CHORUS_EXP_P1;
+  p = p * r + CHORUS_EXP_P2;
+  p = p * r + CHORUS_EXP_P3;
+  p = p * r + CHORUS_EXP_P4;
+  p = p * r + CHORUS_EXP_P5;
+  p = p * (r * r) + r;
+  p = p + 1.0f;
+  return scaled_floor(p, static_cast<int>(__float_as_uint(shifted) - __float_as_uint(CHORUS_EXP_ROUND)), bits);
+}
+
+// The same to within 2^-22 (2 + |x|), relative: for sums that decide nothing.
+__device__ __forceinline__ uint64_t quick_weight(float x, int bits) {
+  return x >= -46.0f ? scaled_floor(__expf(x), 0, bits) : 0;
+}
+
+__device__ __forceinline__ uint64_t key_weight(float z, float top, int bits) { return z == -infinity() ? 0 : exp_weight(z - top, bits); }
 
 __device__ __forceinline__ float own_top(const RowModel &m) { return clamp_to(m.coefficient * m.top_score, kMostTerm); }
 
@@ -236,10 +262,11 @@ __device__ inline bool own_keys_are_exact(const RowModel &m) {
   return fabsf(own_top(m)) <= (m.coefficient == 1.0f ? kSafeTerm : 8.0f);
 }
 
-// The weight that log_sum adds up where the key is not exact enough.
+// The weight that log_sum adds up where no choice needs the other total, or the key is not exact enough.
 __device__ inline uint64_t shifted_weight(const RowModel &m, int64_t v, float s, int bits) {
   if (s == -infinity()) return 0;
-  if (!m.is_wild) return to_weight(chorus_exact_exp(m.coefficient != 0.0f ? m.coefficient * (s - m.top_score) : 0.0f), bits);
+  if (m.shape != Shape::kRegular) return uint64_t{1} << bits;
+  if (!m.is_wild) return quick_weight(m.coefficient != 0.0f ? m.coefficient * (s - m.top_score) : 0.0f, bits);
   return static_cast<uint64_t>(exp(own_log_term(m, v)) * static_cast<double>(chorus_exact_pow2(bits)));
 }
 

@@ -103,8 +103,8 @@ __device__ inline bool linear_solve(Place &place, const Draw &draw, const Wanted
   __syncthreads();
   for (int i = threadIdx.x; i < row.count; i += kCombineThreads) {
     RowModel &m = row.models[i];
-    m.needs_shifted = wanted.log_probs && (m.is_wild || !own_keys_are_exact(m));
-    m.needs_total = i == row.chosen || (wanted.argmax && row.count > 1) || (wanted.log_probs && !m.needs_shifted);
+    m.needs_total = i == row.chosen || (wanted.argmax && row.count > 1);
+    m.needs_shifted = wanted.log_probs && (!m.needs_total || m.is_wild || !own_keys_are_exact(m));
   }
   __syncthreads();
   if (wanted.sample || wanted.log_probs || row.count > 1) sum_models(place, row.chosen, wanted.log_probs);
@@ -297,8 +297,8 @@ __device__ inline void sum_for_logs(Place &place, bool all) {
   for (int i = threadIdx.x; i < row.count; i += kCombineThreads) {
     RowModel &m = row.models[i];
     const bool needed = all || (m.weight < 0 && m.has_missing);
-    m.needs_shifted = needed && (m.is_wild || !own_keys_are_exact(m));
-    m.needs_total = needed && !m.needs_shifted;
+    m.needs_shifted = needed;
+    m.needs_total = false;
   }
   __syncthreads();
   sum_models(place, -1, true);
