@@ -1,59 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// experts.ffn, the plain grouped kernel: slots sorted by expert into tiles of up to 8 tokens, each tile multiplied with its
-// expert's rows by f32 fused multiply-adds, lanes over the columns; then the weighted sum in slot order. Sizes stay on the
-// device. Cost: the weights of an expert once per tile, 6 H I flops per slot on the ordinary cores (no tensor cores yet).
+// experts.ffn: slots sorted by expert into tiles, each tile multiplied with its expert's rows, then the weighted sum in slot
+// order. bf16 and f16 weights go through the tensor cores (experts_mma.cuh); the rest, here, through f32 fused
+// multiply-adds, lanes over the columns. Sizes stay on the device. Cost: an expert's weights once per tile.
 // A token's sums do not depend on its tile, so its bytes do not depend on its batch.
 #include <algorithm>
 
-#include "chorus/plugin_experts.hpp"
-#include "cuda/device_math.cuh"
-#include "cuda/tensors.h"
+#include "cuda/experts_mma.cuh"
 
 namespace chorus::cuda {
 namespace {
 
-constexpr int kTile = 8;       // tokens that share a read of the weights
+constexpr int kTile = 8;       // slots of a tile of the plain kernels
 constexpr int kColumns = 256;  // of a step: 8 per lane
-constexpr int kThreads = 256;
+constexpr int kThreads = kExpertThreads;
 constexpr int kWarpRows = 8;  // weight rows a warp has in flight
 constexpr int32_t kMostExperts = 8192;
 
-struct ExpertsCall {
-  // The static part.
-  int32_t n_experts, n_shared, k;
-  int64_t hidden, intermediate, wide;
-  chorus_dtype weights_dtype, x_dtype, y_dtype, ids_dtype;
-  chorus_activation activation;
-  chorus_gate_layout layout;
-  float limit;
-  bool weight_before;
-  int64_t n_ids;
-  const char *gate_up, *down;  // compact
-  const float *gate_up_bias, *down_bias;
-  const int32_t *map;
-  // Of the call.
-  int64_t tokens, slots;
-  Matrix x, ids, weights, y;
-  Column status;
-  // Workspace.
-  int32_t *experts;  // [slots]: -1 where nothing is to be computed
-  int32_t *order;    // [slots]: by expert, then by slot
-  int32_t *tiles;    // [most_tiles, 3]: expert, first place in order, slots
-  int32_t *n_tiles;
-  float *h, *out;    // [slots, I], [slots, H]
-};
-
-__device__ __forceinline__ float rounded(chorus_dtype dtype, float x) {
-  if (dtype == CHORUS_BF16) return from_bf16(to_bf16(x));
-  return dtype == CHORUS_F16 ? from_f16(to_f16(x)) : x;
-}
-
 // ---- Slots and tiles ----
-
-__device__ float weight_of(const ExpertsCall &call, int64_t t, int32_t j) {
-  if (j >= call.k) return 1.0f;  // a shared expert
-  return static_cast<const float *>(call.weights.data)[t * call.weights.row_stride + j * call.weights.stride];
-}
 
 __device__ int64_t id_of(const ExpertsCall &call, int64_t t, int32_t j) {
   const int64_t at = t * call.ids.row_stride + j * call.ids.stride;
@@ -88,11 +51,11 @@ __global__ void tiles_kernel(const __grid_constant__ ExpertsCall call) {
     int32_t place = 0, n_tiles = 0;
     for (int e = 0; e < call.n_experts; ++e) {
       const int32_t count = next[e];
-      for (int32_t from = 0; from < count; from += kTile) {
+      for (int32_t from = 0; from < count; from += call.tile) {
         int32_t *tile = call.tiles + 3 * n_tiles++;
         tile[0] = e;
         tile[1] = place + from;
-        tile[2] = count - from < kTile ? count - from : kTile;
+        tile[2] = count - from < call.tile ? count - from : call.tile;
       }
       next[e] = place;
       place += count;
@@ -191,39 +154,11 @@ __device__ __forceinline__ void multiply_tile(chorus_dtype dtype, const char *co
   }
 }
 
-__device__ float activate(const ExpertsCall &call, float gate, float up) {
-  if (call.limit > 0) {
-    if (gate > call.limit) gate = call.limit;
-    if (up > call.limit) up = call.limit;
-    if (up < -call.limit) up = -call.limit;
-  }
-  const auto relu = [](float x) { return x < 0 ? 0.0f : x; };
-  switch (call.activation) {
-    case CHORUS_ACTIVATION_GEGLU:  // 0.5 g (1 + tanh(t)) = g sigmoid(2t), t = sqrt(2 / pi) (g + 0.044715 g^3)
-      return gate * chorus_exact_sigmoid(1.5957691216f * (gate + 0.044715f * gate * gate * gate)) * up;
-    case CHORUS_ACTIVATION_REGLU: return relu(gate) * up;
-    case CHORUS_ACTIVATION_RELU: return relu(up);
-    case CHORUS_ACTIVATION_RELU2: return relu(up) * relu(up);
-    case CHORUS_ACTIVATION_GPT_OSS: return (up + 1.0f) * (gate * chorus_exact_sigmoid(1.702f * gate));
-    default: return gate * chorus_exact_sigmoid(gate) * up;
-  }
-}
-
-// Rows of gate_up that make output i; gate -1 without gates.
-__device__ GateUpRows rows_of(const ExpertsCall &call, int64_t i) {
-  if (call.wide == call.intermediate) return {-1, i};
-  switch (call.layout) {
-    case CHORUS_UP_GATE_CONCATENATED: return {call.intermediate + i, i};
-    case CHORUS_GATE_UP_INTERLEAVED: return {2 * i, 2 * i + 1};
-    default: return {i, call.intermediate + i};
-  }
-}
-
 // h = act(gate x, up x): blocks (tiles, outputs / 32); a warp makes 4 outputs of the tile's tokens.
 __global__ void __launch_bounds__(kThreads) gate_up_kernel(const __grid_constant__ ExpertsCall call) {
   if (static_cast<int32_t>(blockIdx.x) >= *call.n_tiles) return;
   const int32_t *tile = call.tiles + 3 * blockIdx.x;
-  const int32_t expert = tile[0], *slots = call.order + tile[1], count = tile[2], per_token = call.k + call.n_shared;
+  const int32_t expert = tile[0], *slots = call.order + tile[1], count = tile[2];
   const int64_t first = (int64_t{blockIdx.y} * (kThreads / 32) + threadIdx.x / 32) * (kWarpRows / 2);
   const int64_t size = call.weights_dtype == CHORUS_F32 ? 4 : 2;
   const auto row_at = [&](int64_t r) { return call.gate_up + (expert * call.wide + r) * call.hidden * size; };
@@ -236,24 +171,14 @@ __global__ void __launch_bounds__(kThreads) gate_up_kernel(const __grid_constant
     rows[r + 1] = at.up >= 0 ? row_at(at.up) : nullptr;
   }
   float sums[kWarpRows][kTile];
-  multiply_tile(call.weights_dtype, rows, call.hidden, count, [&](int m, int64_t c) {
-    const int64_t s = slots[m], t = s / per_token;
-    const float x = load(call.x_dtype, call.x.data, t * call.x.row_stride + c);
-    return rounded(call.weights_dtype, call.weight_before ? weight_of(call, t, static_cast<int32_t>(s % per_token)) * x : x);
-  }, sums);
-  const float *bias = call.gate_up_bias != nullptr ? call.gate_up_bias + expert * call.wide : nullptr;
+  multiply_tile(call.weights_dtype, rows, call.hidden, count, [&](int m, int64_t c) { return operand_of(call, slots[m], c); }, sums);
 #pragma unroll
   for (int r = 0; r < kWarpRows; r += 2) {
     const int64_t i = first + r / 2;
     if (i >= call.intermediate) continue;
-    const GateUpRows at = rows_of(call, i);
 #pragma unroll
     for (int m = 0; m < kTile; ++m) {
-      if (m >= count || static_cast<int>(threadIdx.x % 32) != m) continue;
-      float gate = sums[r][m], up = sums[r + 1][m];
-      if (bias != nullptr && at.gate >= 0) gate = gate + bias[at.gate];
-      if (bias != nullptr) up = up + bias[at.up];
-      call.h[slots[m] * call.intermediate + i] = rounded(call.weights_dtype, activate(call, gate, up));
+      if (m < count && static_cast<int>(threadIdx.x % 32) == m) store_h(call, expert, slots[m], i, rows_of(call, i), sums[r][m], sums[r + 1][m]);
     }
   }
 }
@@ -416,6 +341,7 @@ chorus_status prepare(chorus_plugin_device *device, const void *desc, void **out
   call.layout = d.layout;
   call.limit = static_cast<float>(d.limit);
   call.weight_before = d.weight_before != 0;
+  call.tile = uses_tensor_cores(call) ? kMmaTile : kTile;
   call.n_ids = d.expert_map != nullptr ? d.expert_map->shape[0] : d.n_experts - d.n_shared;
   state->bytes = weights_bytes(d, call.wide, d.hidden) + weights_bytes(d, d.hidden, d.intermediate);
   for (const chorus_tensor *t : {d.gate_up_bias, d.down_bias, d.expert_map}) state->bytes += vector_bytes(t);
@@ -432,7 +358,7 @@ chorus_status prepare(chorus_plugin_device *device, const void *desc, void **out
 
 uint64_t prepared_bytes(const void *prepared) { return static_cast<const ExpertsState *>(prepared)->bytes; }
 
-int64_t most_tiles(const ExpertsCall &call) { return std::min(call.slots, call.slots / kTile + call.n_experts); }
+int64_t most_tiles(const ExpertsCall &call) { return std::min(call.slots, call.slots / call.tile + call.n_experts); }
 
 // Places the workspace's pieces into the call; from NULL it only counts.
 uint64_t lay_out(ExpertsCall *call, void *workspace) {
@@ -467,8 +393,13 @@ cudaError_t launch_all(const ExpertsCall &call, const chorus_exec *exec) {
   const auto blocks = [](int64_t count, int64_t each) { return static_cast<unsigned>((count + each - 1) / each); };
   const auto tiles = static_cast<unsigned>(most_tiles(call));
   cudaError_t error = launch(grid_of(dim3(1), 1024, exec, 4 * static_cast<size_t>(call.n_experts)), tiles_kernel, call);
-  if (error == cudaSuccess) error = launch(grid_of(dim3(tiles, blocks(call.intermediate, kWarps * kWarpRows / 2)), kThreads, exec), gate_up_kernel, call);
-  if (error == cudaSuccess) error = launch(grid_of(dim3(tiles, blocks(call.hidden, kWarps * kWarpRows)), kThreads, exec), down_kernel, call);
+  if (uses_tensor_cores(call)) {
+    if (error == cudaSuccess) error = launch(grid_of(dim3(tiles, blocks(call.intermediate, kWarps * 8)), kThreads, exec), gate_up_mma_kernel, call);
+    if (error == cudaSuccess) error = launch(grid_of(dim3(tiles, blocks(call.hidden, kWarps * 16)), kThreads, exec), down_mma_kernel, call);
+  } else {
+    if (error == cudaSuccess) error = launch(grid_of(dim3(tiles, blocks(call.intermediate, kWarps * kWarpRows / 2)), kThreads, exec), gate_up_kernel, call);
+    if (error == cudaSuccess) error = launch(grid_of(dim3(tiles, blocks(call.hidden, kWarps * kWarpRows)), kThreads, exec), down_kernel, call);
+  }
   if (error == cudaSuccess) error = launch(grid_of(dim3(blocks(call.hidden, 128), static_cast<unsigned>(std::min<int64_t>(call.tokens, 65535))), 128, exec), combine_kernel, call);
   return error;
 }
