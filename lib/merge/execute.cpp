@@ -115,7 +115,7 @@ class Execution {
     }
   }
   static void hint(const Operand &operand) {
-    if (operand.tensor == nullptr) return;
+    if (operand.tensor == nullptr || operand.view != nullptr) return;
     prefetch(operand.model->files()[operand.tensor->file], operand.tensor->offset, std::min(operand.tensor->bytes, kBatchBytes));
   }
 
@@ -185,7 +185,11 @@ class Execution {
     if (operand.tensor == nullptr) return nullptr;
     const uint64_t element = operand.tensor->type->bits() / 8;
     void *to = lease->allocate(piece.count * element);
-    operand.model->read(*operand.tensor, piece.begin * element, piece.count * element, to);
+    if (operand.view != nullptr) {
+      operand.view->read(piece.begin, piece.count, to);
+    } else {
+      operand.model->read(*operand.tensor, piece.begin * element, piece.count * element, to);
+    }
     done_.fetch_add(piece.count * element, std::memory_order_relaxed);
     return to;
   }
@@ -398,6 +402,7 @@ void execute(const Context &context, const Plan &plan, const std::string &folder
   Execution(context, plan, &writer, progress).run();
   for (const InputModel &input : plan.inputs) {
     if (input.model != nullptr) input.model->check_unchanged();
+    if (input.adapter != nullptr) input.adapter->check_unchanged();
   }
   writer.finish();
 }

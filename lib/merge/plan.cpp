@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "merge/lora.h"
 #include "merge/plan_job.h"
+#include "merge/tokenizer/vocabulary_merge.h"
 #include "runtime/context.h"
 #include "runtime/device.h"
 
@@ -30,28 +32,30 @@ class Opener {
   Opener(Plan *plan, Diagnostics *diagnostics) : plan_(plan), diagnostics_(diagnostics) {}
 
   void open_all() {
-    const Recipe &recipe = plan_->recipe;
-    if (recipe.base) open(*recipe.base, false);
-    for (const Source &source : recipe.models) open(source.model, never_counts(source));
-    for (const Slice &slice : recipe.slices) {
-      if (slice.base) open(*slice.base, false);
-      for (const Source &source : slice.sources) open(source.model, never_counts(source));
-    }
-    if (recipe.tokenizer_model) open(*recipe.tokenizer_model, false);
+    for (const ModelReference &reference : plan_->recipe.references()) open(reference, !is_needed(reference));
     diagnostics_->throw_if_any();
   }
 
  private:
+  // Whether the model does more than stand there with weight 0.
+  bool is_needed(const ModelReference &reference) const {
+    const Recipe &recipe = plan_->recipe;
+    const auto counts = [&](const std::vector<Source> &sources) {
+      return std::ranges::any_of(sources, [&](const Source &source) { return source.model == reference && !never_counts(source); });
+    };
+    const auto in_slices = [&](const std::vector<Slice> &slices) {
+      return std::ranges::any_of(slices, [&](const Slice &slice) { return slice.base == reference || counts(slice.sources); });
+    };
+    const bool for_tokens = recipe.tokenizer.source == TokenizerRecipe::Source::kModel && recipe.tokenizer.model == reference;
+    return recipe.base == reference || for_tokens || counts(recipe.models) || in_slices(recipe.slices) ||
+           std::ranges::any_of(recipe.modules, [&](const ModuleRecipe &module) { return counts(module.models) || in_slices(module.slices); });
+  }
+
   void open(const ModelReference &reference, bool may_be_absent) {
-    const auto known = std::ranges::find_if(plan_->inputs, [&](const InputModel &input) { return input.reference == reference; });
-    if (known != plan_->inputs.end()) return;
-    plan_->inputs.push_back({reference, nullptr});
-    if (!reference.lora.empty()) {
-      diagnostics_->unimplemented(reference.place, "'{}': adding a LoRA adapter is not implemented yet", reference.text());
-      return;
-    }
+    plan_->inputs.push_back({reference, nullptr, nullptr, {}});
     try {
       plan_->inputs.back().model = std::make_shared<const checkpoint::Model>(checkpoint::Model::open(reference.path));
+      if (!reference.lora.empty()) add_adapter(&plan_->inputs.back());
     } catch (const Failure &failure) {
       if (may_be_absent && failure.error()->code == CHORUS_NOT_FOUND) {
         diagnostics_->warning(reference.place, "model '{}' is not there; its weight is 0, so it is not needed", reference.text());
@@ -199,10 +203,12 @@ Plan make_plan(const std::shared_ptr<const Context> &context, MergeSettings sett
   plan.recipe = parse_recipe(plan.settings.recipe, &diagnostics);
   Opener(&plan, &diagnostics).open_all();
 
+  plan.vocabulary = merge_vocabularies(plan.recipe, &plan.inputs, &diagnostics);
+  diagnostics.throw_if_any();
   const std::vector<Group> groups = make_groups(plan.recipe, plan.inputs, &diagnostics);
   diagnostics.throw_if_any();
   JobMaker maker(plan.recipe, plan.settings.seed, &diagnostics);
-  for (const Placement &placement : place_tensors(groups, !plan.recipe.slices.empty(), &diagnostics)) {
+  for (const Placement &placement : place_tensors(groups, &diagnostics)) {
     if (std::optional<Job> job = maker.make(placement)) plan.jobs.push_back(std::move(*job));
   }
   maker.report_rest();

@@ -4,6 +4,7 @@
 #pragma once
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "checkpoint/writer.h"
 #include "merge/kernels.h"
 #include "merge/structure.h"
+#include "merge/tokenizer/output_vocabulary.h"
 
 namespace chorus::merge {
 
@@ -33,6 +35,7 @@ struct MergeSettings {
 struct Operand {
   const checkpoint::Model *model = nullptr;
   const checkpoint::Tensor *tensor = nullptr;
+  std::shared_ptr<const TensorView> view = nullptr;  // what reads it, where no file holds it as it is
 };
 
 enum class JobKind {
@@ -70,6 +73,7 @@ struct Plan {
   MergeSettings settings;
   Recipe recipe;
   std::vector<InputModel> inputs;
+  std::optional<OutputVocabulary> vocabulary;  // where the recipe asks for one
   std::vector<Job> jobs;
   checkpoint::Layout layout;
   std::vector<checkpoint::SideFile> side_files;

@@ -61,8 +61,8 @@ const checkpoint::StorageType *main_type(const Plan &plan) {
 }
 
 // Lists with an entry for each layer follow the layers of the slices.
-void slice_lists(const std::vector<Group> &groups, int64_t old_layers, Json *config) {
-  for (auto &[key, value] : config->items()) {
+void slice_lists(const std::vector<Group> &groups, int64_t old_layers, Json *section) {
+  for (auto &[key, value] : section->items()) {
     if (!value.is_array() || static_cast<int64_t>(value.size()) != old_layers || key == "architectures") continue;
     Json sliced = Json::array();
     for (const Group &group : groups) {
@@ -75,11 +75,39 @@ void slice_lists(const std::vector<Group> &groups, int64_t old_layers, Json *con
   }
 }
 
+// The part of config.json that `key` lies in ("vision_config.depth"), and the rest of the key; NULL when it is not there.
+Json *section_of(Json *config, std::string *key) {
+  const size_t dot = key->find('.');
+  if (dot == std::string::npos) return config;
+  const auto section = config->find(key->substr(0, dot));
+  if (section == config->end() || !section->is_object()) return nullptr;
+  key->erase(0, dot + 1);
+  return &*section;
+}
+
+// `groups`: the slices of one module.
 void set_layers(const std::vector<Group> &groups, Json *config) {
-  for (const char *key : {"num_hidden_layers", "n_layer", "num_layers", "n_layers"}) {
-    if (!config->contains(key) || !(*config)[key].is_number_integer()) continue;
-    slice_lists(groups, (*config)[key].get<int64_t>(), config);
-    (*config)[key] = output_layers(groups);
+  for (std::string key : layer_keys(groups.front().module)) {
+    Json *section = section_of(config, &key);
+    if (section == nullptr || !section->contains(key) || !(*section)[key].is_number_integer()) continue;
+    slice_lists(groups, (*section)[key].get<int64_t>(), section);
+    (*section)[key] = output_layers(groups);
+  }
+}
+
+void set_all_layers(const std::vector<Group> &groups, Json *config) {
+  for (size_t begin = 0, end = 0; begin < groups.size(); begin = end) {
+    for (end = begin + 1; end < groups.size() && groups[end].module == groups[begin].module; ++end) {
+    }
+    const std::vector<Group> slices(groups.begin() + static_cast<ptrdiff_t>(begin), groups.begin() + static_cast<ptrdiff_t>(end));
+    if (slices.front().is_slice) set_layers(slices, config);
+  }
+}
+
+void set_vocabulary(int64_t rows, Json *config) {
+  for (std::string key : {"vocab_size", "text_config.vocab_size", "llm_config.vocab_size"}) {
+    Json *section = section_of(config, &key);
+    if (section != nullptr && section->contains(key)) (*section)[key] = rows;
   }
 }
 
@@ -100,7 +128,8 @@ std::string config_text(const Plan &plan, const std::vector<Group> &groups, cons
   } else {
     config["torch_dtype"] = dtype;
   }
-  if (!plan.recipe.slices.empty()) set_layers(groups, &config);
+  set_all_layers(groups, &config);
+  if (plan.vocabulary) set_vocabulary(plan.vocabulary->rows, &config);
   untie(plan, reference, &config);
   return config.dump(2) + "\n";
 }
@@ -110,13 +139,62 @@ void set_chat_template(const std::string &text, std::vector<checkpoint::SideFile
   std::erase_if(*files, [](const auto &file) { return file.name == "chat_template.jinja" || file.name == "chat_template.json"; });
   for (checkpoint::SideFile &file : *files) {
     if (file.name != "tokenizer_config.json") continue;
-    const std::string config = read_text(file.path, kMaxTokenizerConfigBytes);
+    const std::string config = file.path.empty() ? file.text : read_text(file.path, kMaxTokenizerConfigBytes);
     parse_json(config, file.path);  // bounded, with file and byte in its errors
     Json json = Json::parse(config);
     json["chat_template"] = text;
     file = {file.name, "", json.dump(2) + "\n"};
   }
   files->push_back({"chat_template.jinja", "", text});
+}
+
+// The tokenizer with its tokens changed replaces the files of the one it came from; older formats of it would contradict it.
+void set_tokenizer(const OutputVocabulary &vocabulary, std::vector<checkpoint::SideFile> *files) {
+  if (!vocabulary.changed) return;
+  constexpr std::string_view kGone[] = {"tokenizer.json", "tokenizer.model", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model"};
+  std::erase_if(*files, [&](const checkpoint::SideFile &file) {
+    return std::ranges::find(kGone, file.name) != std::end(kGone) || (file.name == "tokenizer_config.json" && !vocabulary.config.empty());
+  });
+  files->push_back({"tokenizer.json", "", vocabulary.json});
+  if (!vocabulary.config.empty()) files->push_back({"tokenizer_config.json", "", vocabulary.config});
+}
+
+// The template of a model: of chat_template.jinja, else of tokenizer_config.json (the one called "default" of a list); "" for none.
+std::string chat_template_of(const std::string &folder) {
+  std::string text;
+  if (is_file(folder + "/chat_template.jinja")) {
+    text = read_text(folder + "/chat_template.jinja", kMaxTokenizerConfigBytes);
+  } else if (is_file(folder + "/tokenizer_config.json")) {
+    const std::string path = folder + "/tokenizer_config.json";
+    const nlohmann::json config = parse_json(read_text(path, kMaxTokenizerConfigBytes), path);
+    const auto found = config.is_object() ? config.find("chat_template") : config.end();
+    if (config.is_object() && found != config.end() && found->is_string()) text = found->get<std::string>();
+    if (config.is_object() && found != config.end() && found->is_array()) {
+      for (const nlohmann::json &one : *found) {
+        if (!one.is_object() || !one.contains("name") || one["name"] != "default" || !one.contains("template")) continue;
+        if (one["template"].is_string()) text = one["template"].get<std::string>();
+      }
+    }
+  }
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+}
+
+// The template that most inputs have; of equally many the first.
+std::string most_common_template(const Plan &plan) {
+  std::vector<std::pair<std::string, size_t>> counts;
+  for (const InputModel &input : plan.inputs) {
+    std::string text = input.model != nullptr ? chat_template_of(input.model->folder()) : "";
+    if (text.empty()) continue;
+    const auto known = std::ranges::find(counts, text, &std::pair<std::string, size_t>::first);
+    if (known != counts.end()) {
+      ++known->second;
+    } else {
+      counts.emplace_back(std::move(text), 1);
+    }
+  }
+  const auto most = std::ranges::max_element(counts, {}, &std::pair<std::string, size_t>::second);
+  return most == counts.end() ? "" : most->first;
 }
 
 // A name for the model card: what the hub calls it, or the last part of a path.
@@ -150,11 +228,7 @@ std::string model_card(const Plan &plan) {
 std::vector<checkpoint::SideFile> plan_side_files(const Plan &plan, const std::vector<Group> &groups, Diagnostics *diagnostics) {
   std::vector<checkpoint::SideFile> files;
   const checkpoint::Model &reference = *groups.front().reference().input->model;
-  const checkpoint::Model *tokenizer = &reference;
-  if (plan.recipe.tokenizer_model) {
-    const auto found = std::ranges::find_if(plan.inputs, [&](const InputModel &input) { return input.reference == *plan.recipe.tokenizer_model; });
-    tokenizer = found->model.get();
-  }
+  const std::string tokenizer = plan.vocabulary ? plan.vocabulary->folder : reference.folder();
   try {
     if (!reference.config_text().empty()) {
       files.push_back({"config.json", "", config_text(plan, groups, reference)});
@@ -162,8 +236,10 @@ std::vector<checkpoint::SideFile> plan_side_files(const Plan &plan, const std::v
       diagnostics->warning({}, "{} has no config.json; the output has none either", reference.folder());
     }
     copy_from(reference.folder(), kConfigFiles, &files);
-    copy_from(tokenizer->folder(), kTokenizerFiles, &files);
-    if (!plan.recipe.chat_template.empty()) set_chat_template(plan.recipe.chat_template, &files);
+    copy_from(tokenizer, kTokenizerFiles, &files);
+    if (plan.vocabulary) set_tokenizer(*plan.vocabulary, &files);
+    const std::string chat = plan.recipe.auto_chat_template ? most_common_template(plan) : plan.recipe.chat_template;
+    if (!chat.empty()) set_chat_template(chat, &files);
   } catch (const Failure &failure) {
     diagnostics->error_because({}, "the files beside the weights cannot be made", failure);
   }

@@ -34,12 +34,15 @@ std::vector<Part> parts_of(const Placement &placement) {
 }
 
 // The embedding of a model without a head of its own: that is its head.
-const Tensor *tied_head(const checkpoint::Model *model, const std::vector<int64_t> &shape) {
-  if (model == nullptr) return nullptr;
-  for (const Tensor &tensor : model->tensors()) {
-    if (tensor.role.kind == CHORUS_TENSOR_KIND_EMBEDDING && tensor.role.layer < 0 && tensor.shape == shape) return &tensor;
+const Tensor *tied_head(const InputModel &input, const std::vector<int64_t> &shape) {
+  for (const Tensor *tensor : input.tensors()) {
+    if (tensor->role.kind == CHORUS_TENSOR_KIND_EMBEDDING && tensor->role.layer < 0 && tensor->shape == shape) return tensor;
   }
   return nullptr;
+}
+
+Operand operand_of(const InputModel &input, const Tensor *tensor) {
+  return {input.model.get(), tensor, tensor != nullptr ? input.view_of(*tensor) : nullptr};
 }
 
 // What torch.promote_types makes of two floating-point types.
@@ -61,6 +64,7 @@ std::optional<double> JobMaker::value_of(const Parameter &parameter, const Place
   std::optional<double> value;
   if (member != nullptr && member->source != nullptr) value = look(&member->source->parameters);
   if (!value) value = look(placement.group->parameters);
+  if (!value) value = look(placement.group->module_parameters);
   if (!value) value = look(&recipe_.parameters);
   if (!value && !parameter.required) value = parameter.fallback;
   return value;
@@ -99,11 +103,10 @@ void JobMaker::fill_tied_heads(Placement *placement) const {
   if (stored == parts.end() || stored->tensor->role.kind != CHORUS_TENSOR_KIND_HEAD) return;
   const std::vector<int64_t> shape = stored->tensor->shape;
   for (size_t i = 0; i < placement->inputs.size(); ++i) {
-    const auto *model = placement->group->members[i].input->model.get();
-    if (placement->inputs[i] == nullptr) placement->inputs[i] = tied_head(model, shape);
+    if (placement->inputs[i] == nullptr) placement->inputs[i] = tied_head(*placement->group->members[i].input, shape);
   }
   if (placement->group->base && placement->base == nullptr) {
-    placement->base = tied_head(placement->group->base->input->model.get(), shape);
+    placement->base = tied_head(*placement->group->base->input, shape);
   }
 }
 
@@ -239,9 +242,9 @@ std::optional<Job> JobMaker::make(const Placement &found) {
 
   for (size_t i = 0; i < group.members.size(); ++i) {
     const bool reads = job.kind == JobKind::kCompare ? placement.inputs[i] != nullptr : is_read[i];
-    job.inputs.push_back({group.members[i].input->model.get(), reads ? placement.inputs[i] : nullptr});
+    job.inputs.push_back(operand_of(*group.members[i].input, reads ? placement.inputs[i] : nullptr));
   }
-  if (group.base) job.base = {group.base->input->model.get(), placement.base};
+  if (group.base) job.base = operand_of(*group.base->input, placement.base);
   choose_kind(&job);
   return job;
 }

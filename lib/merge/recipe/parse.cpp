@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From YAML to a recipe: models or slices, method, dtypes, tokenizer. Parameters are in parse_parameters.cpp.
+// From YAML to a recipe: models, slices or modules, method, dtypes. Parameters are in parse_parameters.cpp, tokenizers in parse_tokenizer.cpp.
 #include <algorithm>
 
 #include "merge/recipe/fields.h"
@@ -29,7 +29,7 @@ class RecipeReader {
     read_parameters(top_, "parameters", Level::kGlobal, &recipe_.parameters);
     recipe_.dtype = read_dtype("dtype");
     recipe_.out_dtype = read_dtype("out_dtype");
-    read_tokenizer();
+    read_tokenizer(top_, &recipe_, diagnostics_);
     return std::move(recipe_);
   }
 
@@ -57,28 +57,52 @@ class RecipeReader {
   }
 
   void read_structure() {
-    const Node *models = top_.list("models"), *slices = top_.list("slices");
-    if (top_.find("modules") != nullptr) {
-      diagnostics_->unimplemented(top_.place_of("modules"), "modules is not implemented yet; use models or slices");
+    read_inputs(top_, "the recipe", true, &recipe_.models, &recipe_.slices);
+    const Node *modules = top_.find("modules");
+    if (modules == nullptr) return;
+    if (modules->kind != Node::Kind::kMap || modules->entries.empty()) {
+      diagnostics_->error(modules->place, "modules is {}; a map from names of modules to their models or slices is needed",
+                          modules->kind == Node::Kind::kMap ? "empty" : kind_name(modules->kind));
+      return;
     }
-    if (models != nullptr && slices != nullptr) {
-      diagnostics_->error(top_.place_of("slices"), "models and slices both stand in the recipe; one of them is needed");
+    for (const Entry &entry : modules->entries) read_module(entry);
+  }
+
+  void read_module(const Entry &entry) {
+    const std::string what = fmt::format("module '{}'", shown(entry.key->text));
+    const Fields fields(*entry.value, what, {"models", "slices", "parameters"}, {"name"}, diagnostics_);
+    ModuleRecipe module;
+    module.name = entry.key->text;
+    module.place = entry.key->place;
+    if (entry.value->kind == Node::Kind::kMap) read_inputs(fields, what, false, &module.models, &module.slices);
+    read_parameters(fields, "parameters", Level::kSlice, &module.parameters);
+    recipe_.modules.push_back(std::move(module));
+  }
+
+  // One of models and slices (at the top, or modules).
+  void read_inputs(const Fields &fields, const std::string &where, bool top, std::vector<Source> *out, std::vector<Slice> *out_slices) {
+    const Node *models = fields.list("models"), *slices = fields.list("slices");
+    std::vector<std::string> given;
+    for (const char *key : {"models", "slices", "modules"}) {
+      if ((top || std::string_view(key) != "modules") && fields.find(key) != nullptr) given.emplace_back(key);
     }
-    if (models == nullptr && slices == nullptr && top_.find("modules") == nullptr && top_.find("models") == nullptr &&
-        top_.find("slices") == nullptr) {
-      diagnostics_->error(top_.place_of("models"), "neither models nor slices is given; one of them is needed");
+    if (given.size() > 1) {
+      diagnostics_->error(fields.place_of(given[1]), "{} and {} both stand in {}; one of them is needed", given[0], given[1], where);
+    }
+    if (given.empty()) {
+      diagnostics_->error(fields.place_of("models"), "{} has neither models nor slices{}; one of them is needed", where, top ? " nor modules" : "");
     }
     if (models != nullptr) {
       if (models->items.empty()) diagnostics_->error(models->place, "models is empty");
       for (const NodePtr &item : models->items) {
         // mergekit ignores layer_range here.
-        const Fields fields(*item, "an entry of models", {"model", "parameters"}, {"layer_range", "name"}, diagnostics_);
-        recipe_.models.push_back(read_source(*item, fields));
+        const Fields keys(*item, "an entry of models", {"model", "parameters"}, {"layer_range", "name"}, diagnostics_);
+        out->push_back(read_source(*item, keys));
       }
     }
     if (slices != nullptr) {
       if (slices->items.empty()) diagnostics_->error(slices->place, "slices is empty");
-      for (const NodePtr &item : slices->items) read_slice(*item);
+      for (const NodePtr &item : slices->items) read_slice(*item, out_slices);
     }
   }
 
@@ -94,7 +118,7 @@ class RecipeReader {
     return source;
   }
 
-  void read_slice(const Node &node) {
+  void read_slice(const Node &node, std::vector<Slice> *out) {
     const Fields fields(node, "an entry of slices", {"sources", "base_model", "parameters"}, {"residual_weight", "name"}, diagnostics_);
     Slice slice;
     slice.place = node.place;
@@ -112,7 +136,7 @@ class RecipeReader {
       }
       check_lengths(slice);
     }
-    recipe_.slices.push_back(std::move(slice));
+    out->push_back(std::move(slice));
   }
 
   std::optional<LayerRange> read_range(const Node &node, const Fields &fields) {
@@ -166,43 +190,6 @@ class RecipeReader {
     return nullptr;
   }
 
-  void read_tokenizer() {
-    if (top_.find("tokenizer") != nullptr) {
-      diagnostics_->unimplemented(top_.place_of("tokenizer"),
-                                  "tokenizer is not implemented yet; tokenizer_source takes base or a model of the recipe");
-    }
-    recipe_.tokenizer_place = top_.place_of("tokenizer_source");
-    if (const Node *node = top_.find("tokenizer_source")) {
-      const std::string source = top_.text("tokenizer_source");
-      if (source == "union") {
-        diagnostics_->unimplemented(node->place, "tokenizer_source 'union' is not implemented yet; base or a model of the recipe is");
-      } else if (source == "base") {
-        recipe_.tokenizer_model = recipe_.base;
-      } else if (!source.empty()) {
-        recipe_.tokenizer_model = read_reference(*node, diagnostics_);
-      }
-    }
-    read_chat_template();
-  }
-
-  // Literal Jinja, told from a name as mergekit does.
-  void read_chat_template() {
-    const Node *node = top_.find("chat_template");
-    if (node == nullptr) return;
-    const std::string text = top_.text("chat_template");
-    if (text.size() >= 20 && text.find('{') != std::string::npos) {
-      recipe_.chat_template = text;
-      return;
-    }
-    const std::vector<std::string> names = {"auto", "alpaca", "chatml", "exaone", "llama3", "mistral"};
-    if (std::ranges::find(names, text) != names.end()) {
-      diagnostics_->unimplemented(node->place, "chat_template '{}' is not implemented yet; give the template itself as Jinja", text);
-    } else {
-      diagnostics_->error(node->place, "chat_template is '{}'; a Jinja template, or one of {}{}", shown(text), fmt::join(names, ", "),
-                          did_you_mean(text, names));
-    }
-  }
-
   void read_parameters(const Fields &fields, const std::string &key, Level level, Parameters *out) {
     const Node *node = fields.find(key);
     if (node != nullptr) parse_parameters(*node, recipe_.method, level, out, diagnostics_);
@@ -215,6 +202,28 @@ class RecipeReader {
 
 }  // namespace
 
+std::vector<ModelReference> Recipe::references() const {
+  std::vector<ModelReference> out;
+  const auto add = [&](const std::optional<ModelReference> &reference) {
+    if (reference && std::ranges::find(out, *reference) == out.end()) out.push_back(*reference);
+  };
+  const auto add_slices = [&](const std::vector<Slice> &list) {
+    for (const Slice &slice : list) {
+      add(slice.base);
+      for (const Source &source : slice.sources) add(source.model);
+    }
+  };
+  add(base);
+  for (const Source &source : models) add(source.model);
+  add_slices(slices);
+  for (const ModuleRecipe &module : modules) {
+    for (const Source &source : module.models) add(source.model);
+    add_slices(module.slices);
+  }
+  if (tokenizer.source == TokenizerRecipe::Source::kModel) add(tokenizer.model);
+  return out;
+}
+
 Recipe parse_recipe(const std::string &text, Diagnostics *diagnostics) {
   const std::vector<NodePtr> documents = parse_yaml(text, diagnostics);
   if (documents.empty() || documents[0]->kind == Node::Kind::kNull) {
@@ -222,7 +231,7 @@ Recipe parse_recipe(const std::string &text, Diagnostics *diagnostics) {
     diagnostics->throw_if_any();
   }
   if (documents.size() > 1) {
-    diagnostics->unimplemented(documents[1]->place, "a recipe of {} documents is not implemented yet; one is", documents.size());
+    diagnostics->unimplemented(documents[1]->place, "a recipe of {} documents is not implemented yet; merge them one by one, the output of each a model of the next", documents.size());
   }
   Recipe recipe = RecipeReader(*documents[0], diagnostics).read();
   recipe.file = diagnostics->file();

@@ -38,7 +38,7 @@ void unknown_parameter(const Entry &entry, const Method *method, Diagnostics *di
 struct Group {
   const std::vector<Source> &sources;
   const std::optional<ModelReference> &base;
-  const Parameters *slice_parameters;
+  std::vector<const Parameters *> outer;  // of the slice, the module
   Place place;
   const char *what;
 };
@@ -84,7 +84,8 @@ void check_required(const Recipe &recipe, const Group &group, Diagnostics *diagn
   const Method &method = *recipe.method;
   for (const Parameter &parameter : method.parameters) {
     if (!parameter.required || recipe.parameters.contains(parameter.name)) continue;
-    if (group.slice_parameters != nullptr && group.slice_parameters->contains(parameter.name)) continue;
+    const auto gives = [&](const Parameters *outer) { return outer != nullptr && outer->contains(parameter.name); };
+    if (std::ranges::any_of(group.outer, gives)) continue;
     if (!parameter.per_model) {
       diagnostics->error(group.place, "{} needs parameter '{}': {}", method.name, parameter.name, parameter.doc);
       continue;
@@ -158,9 +159,16 @@ void check_structure(const Recipe &recipe, Diagnostics *diagnostics) {
     check_duplicates(group, diagnostics);
     check_required(recipe, group, diagnostics);
   };
-  if (recipe.slices.empty()) check({recipe.models, recipe.base, nullptr, recipe.method_place, "the recipe"});
-  for (const Slice &slice : recipe.slices) {
-    check({slice.sources, slice.base ? slice.base : recipe.base, &slice.parameters, slice.place, "this slice"});
+  const auto check_slices = [&](const std::vector<Slice> &slices, const Parameters *outer) {
+    for (const Slice &slice : slices) {
+      check({slice.sources, slice.base ? slice.base : recipe.base, {&slice.parameters, outer}, slice.place, "this slice"});
+    }
+  };
+  if (recipe.slices.empty() && recipe.modules.empty()) check({recipe.models, recipe.base, {}, recipe.method_place, "the recipe"});
+  check_slices(recipe.slices, nullptr);
+  for (const ModuleRecipe &module : recipe.modules) {
+    if (module.slices.empty()) check({module.models, recipe.base, {&module.parameters}, module.place, "this module"});
+    check_slices(module.slices, &module.parameters);
   }
 }
 

@@ -42,6 +42,42 @@ struct Slice {
   Place place;
 };
 
+// A part of models that have several (text_decoder, vision_tower, encoder …), merged by its own models or slices.
+struct ModuleRecipe {
+  std::string name;
+  Place place;
+  std::vector<Source> models;
+  std::vector<Slice> slices;
+  Parameters parameters;
+};
+
+// Where the row of a token comes from, in models that lack it, or in all with `force`.
+struct TokenRule {
+  enum class Kind { kZero, kModel, kModelToken };
+  std::string token;
+  Place place;
+  Kind kind = Kind::kZero;
+  ModelReference model;      // of kModel, kModelToken
+  std::string source_token;  // of kModelToken, unless source_id is given
+  int64_t source_id = -1;
+  bool force = false;
+};
+
+// Whose vocabulary the output has.
+struct TokenizerRecipe {
+  enum class Source {
+    kCopied,  // nothing said: files of the base, rows as they are
+    kUnion,
+    kBase,
+    kModel,
+  };
+  Source source = Source::kCopied;
+  ModelReference model;  // of kModel
+  std::vector<TokenRule> tokens;
+  uint64_t pad_to_multiple_of = 1;
+  Place place;
+};
+
 // What `dtype` and its kin name; NULL: not given.
 using DtypeChoice = const checkpoint::StorageType *;
 
@@ -52,12 +88,16 @@ struct Recipe {
   Place method_place;
   std::optional<ModelReference> base;
   std::vector<Source> models;  // of `models`
-  std::vector<Slice> slices;   // of `slices`; one of the two is empty
+  std::vector<Slice> slices;   // of `slices`; one of the three is empty
+  std::vector<ModuleRecipe> modules;
   Parameters parameters;
   DtypeChoice dtype = nullptr, out_dtype = nullptr;
-  std::optional<ModelReference> tokenizer_model;  // whose tokenizer files go with the output; nothing: the base's, else the first's
-  std::string chat_template;                      // "": as it comes with the tokenizer
-  Place tokenizer_place;
+  TokenizerRecipe tokenizer;
+  std::string chat_template;         // Jinja; "": as it comes with the tokenizer
+  bool auto_chat_template = false;   // the one most inputs have
+
+  // All models that are named, the base first, each once.
+  std::vector<ModelReference> references() const;
 };
 
 // Reads one recipe. Throws all errors at once; warnings stay in `diagnostics`.

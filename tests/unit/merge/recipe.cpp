@@ -19,13 +19,13 @@ const Case kCases[] = {
                  "  r:1:1: the recipe is a list; a map with the keys merge_method, models, slices, modules, base_model, parameters, dtype, "
                  "out_dtype, tokenizer_source, tokenizer, chat_template is needed\n"
                  "  r:1:1: merge_method is missing; known: breadcrumbs, breadcrumbs_ties, custom, dare_linear, dare_ties, della, della_linear, karcher, linear, model_stock, multislerp, nuslerp, passthrough, ram, ramplus_tl, sce, slerp, task_arithmetic, ties\n"
-                 "  r:1:1: neither models nor slices is given; one of them is needed"},
+                 "  r:1:1: the recipe has neither models nor slices nor modules; one of them is needed"},
     {"merge_method: linera\nmodels: [{model: '@a', parameters: {wieght: 1}}]",
      "r has 2 errors\n"
      "  r:1:15: unknown merge_method 'linera'; did you mean 'linear'?\n"
      "  r:2:37: unknown parameter 'wieght' of linear; did you mean 'weight'?"},
     {"merge_method: linear\nmodel: []\n",
-     "r has 2 errors\n  r:1:1: neither models nor slices is given; one of them is needed\n  r:2:1: unknown key 'model' in the recipe; did you mean 'models'?"},
+     "r has 2 errors\n  r:1:1: the recipe has neither models nor slices nor modules; one of them is needed\n  r:2:1: unknown key 'model' in the recipe; did you mean 'models'?"},
     {"merge_method: linear\nmodels:\n  - model: '@a'\n    weight: 0.5\n",
      "r:4:5: 'weight' stands beside the keys of an entry of models; it is a parameter: write it below 'parameters'"},
     {"merge_method: linear\nmodels:\n  - model: '@a'\n  - model: '@b'\n    parameters: {weight: 1}\n",
@@ -72,13 +72,13 @@ const Case kCases[] = {
     {"merge_method: linear\nmodels: [{model: '@a', parameters: {weight: 1}}, {model: '@b', parameters: {weight: -1}}]\n",
      "r:1:15: tensor 'lm_head.weight' cannot be merged by linear\n"
      "  the weights are [1, -1], which sum to 0; normalised they are nothing. Set normalize: false, or other weights"},
-    {"merge_method: linear\nmodules: {a: {}}\ntokenizer: {source: base}\nchat_template: chatmll\n",
+    {"merge_method: linear\nmodules: {a: {}}\ntokenizer: {sauce: base, source: base}\nchat_template: chatmll\n",
      "r has 3 errors\n"
-     "  r:2:1: modules is not implemented yet; use models or slices\n"
-     "  r:3:1: tokenizer is not implemented yet; tokenizer_source takes base or a model of the recipe\n"
+     "  r:2:14: module 'a' has neither models nor slices; one of them is needed\n"
+     "  r:3:13: unknown key 'sauce' in tokenizer; did you mean 'source'?\n"
      "  r:4:16: chat_template is 'chatmll'; a Jinja template, or one of auto, alpaca, chatml, exaone, llama3, mistral; did you mean 'chatml'?"},
-    {"merge_method: linear\nmodels: [{model: '@a+@b', parameters: {weight: 1}}]\n",
-     "r:2:10: '@a+@b': adding a LoRA adapter is not implemented yet"},
+    {"merge_method: linear\nmodels: [{model: '@a', parameters: {weight: 1}}]\n---\nmerge_method: linear\n",
+     "r:4:1: a recipe of 2 documents is not implemented yet; merge them one by one, the output of each a model of the next"},
 };
 
 }  // namespace
