@@ -72,19 +72,49 @@ float log_linear_key(const Mixture &mix, int64_t v) {
   return z;
 }
 
-int64_t log_linear_argmax(Mixture &mix) {
-  const int bits = token_bits(mix.n_tokens);
-  for (int i = 0; i < mix.count; ++i) set_log_linear_terms(mix.models[i], bits);
-  float best = -kInfinity32;
+double highest_weight(const Mixture &mix) {
+  double highest = 0.0;
+  for (int i = 0; i < mix.count; ++i) highest = std::max(highest, mix.models[i].weight);
+  return highest;
+}
+
+void set_linear_factors(Mixture &mix, int bits) {
+  const double highest = highest_weight(mix);
+  for (int i = 0; i < mix.count; ++i) {
+    ModelRow &m = mix.models[i];
+    set_own_coefficient(m);
+    const double total = static_cast<double>(model_total(m, bits)) * chorus_exact_pow2(-bits);
+    mix.factors[i] = static_cast<float>(m.weight / highest / total);
+  }
+}
+
+// Sum of (weight / total) * exp(key - max), in f32.
+float linear_key(const Mixture &mix, int64_t v) {
+  float p = 0.0f;
+  for (int i = 0; i < mix.count; ++i) {
+    const ModelRow &m = mix.models[i];
+    if (!is_present(m, v)) continue;
+    const float q = m.shape == RowShape::kRegular ? chorus_exact_exp(regular_key(m, v) - regular_key(m, m.top)) : 1.0f;
+    p = p + mix.factors[i] * q;
+  }
+  return p;
+}
+
+int64_t best_key(const Mixture &mix, float best) {
   int64_t token = -1;
   for (int64_t v = 0; v < mix.n_tokens; ++v) {
-    const float z = log_linear_key(mix, v);
+    const float z = key(mix, v);
     if (z > best) {
       best = z;
       token = v;
     }
   }
   return token;
+}
+
+int64_t log_linear_argmax(Mixture &mix) {
+  prepare_keys(mix);
+  return best_key(mix, -kInfinity32);
 }
 
 // The smallest token whose cumulative weight exceeds `random` mapped onto [0, total).
@@ -109,40 +139,11 @@ int64_t log_linear_sample(Mixture &mix, const Draw &d) {
   return pick(mix.n_tokens, d.token, [&](int64_t v) { return integer_weight(log_linear_key(mix, v), max, bits); });
 }
 
-double highest_weight(const Mixture &mix) {
-  double highest = 0.0;
-  for (int i = 0; i < mix.count; ++i) highest = std::max(highest, mix.models[i].weight);
-  return highest;
-}
-
-// Highest sum of (weight / total) * exp(key - max), in f32. One model alone: its own highest score.
+// One model alone: its own highest score.
 int64_t linear_argmax(Mixture &mix) {
   if (mix.count == 1) return mix.models[0].top;
-  const int bits = token_bits(mix.n_tokens);
-  const double highest = highest_weight(mix);
-  float factors[CHORUS_COMBINE_MAX_MODELS];
-  for (int i = 0; i < mix.count; ++i) {
-    ModelRow &m = mix.models[i];
-    set_own_coefficient(m);
-    const double total = static_cast<double>(model_total(m, bits)) * chorus_exact_pow2(-bits);
-    factors[i] = static_cast<float>(m.weight / highest / total);
-  }
-  float best = 0.0f;
-  int64_t token = -1;
-  for (int64_t v = 0; v < mix.n_tokens; ++v) {
-    float p = 0.0f;
-    for (int i = 0; i < mix.count; ++i) {
-      const ModelRow &m = mix.models[i];
-      if (!is_present(m, v)) continue;
-      const float q = m.shape == RowShape::kRegular ? chorus_exact_exp(regular_key(m, v) - regular_key(m, m.top)) : 1.0f;
-      p = p + factors[i] * q;
-    }
-    if (p > best) {
-      best = p;
-      token = v;
-    }
-  }
-  return token;
+  prepare_keys(mix);
+  return best_key(mix, 0.0f);
 }
 
 // Draws the model by its weight, then the token within that model.
@@ -160,15 +161,13 @@ int64_t linear_sample(Mixture &mix, const Draw &d) {
 
 }  // namespace
 
-Draw draw(uint64_t seed, uint64_t row_id, uint64_t step) {
-  const auto low = [](uint64_t x) { return static_cast<uint32_t>(x); };
-  const auto high = [](uint64_t x) { return static_cast<uint32_t>(x >> 32); };
-  const uint32_t counter[4] = {low(row_id), high(row_id), low(step), high(step)};
-  const uint32_t key[2] = {low(seed), high(seed)};
-  uint32_t words[4];
-  chorus_philox4x32(counter, key, words);
-  return {words[0] | uint64_t{words[1]} << 32, words[2] | uint64_t{words[3]} << 32};
+void prepare_keys(Mixture &mix) {
+  const int bits = token_bits(mix.n_tokens);
+  if (is_linear(mix)) return set_linear_factors(mix, bits);
+  for (int i = 0; i < mix.count; ++i) set_log_linear_terms(mix.models[i], bits);
 }
+
+float key(const Mixture &mix, int64_t v) { return is_linear(mix) ? linear_key(mix, v) : log_linear_key(mix, v); }
 
 bool scan(Mixture &mix) {
   bool lost_support = false;

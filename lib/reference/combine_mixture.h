@@ -14,15 +14,8 @@ struct Mixture {
   // Set by prepare_log_probs().
   double log_weights[CHORUS_COMBINE_MAX_MODELS];  // linear
   double top, log_sum;                            // log-linear: highest sum of terms, log sum exp(t - top)
+  float factors[CHORUS_COMBINE_MAX_MODELS];       // linear, of prepare_keys()
 };
-
-// The two numbers a row may draw.
-struct Draw {
-  uint64_t token, model;
-};
-
-// Philox at (seed, row id, step): words 0 and 1 choose the token, 2 and 3 the model.
-Draw draw(uint64_t seed, uint64_t row_id, uint64_t step);
 
 // Scans the models, drops the empty ones, and sets the status. False: the row has no distribution.
 bool scan(Mixture &mix);
@@ -32,6 +25,11 @@ void prepare_log_probs(Mixture &mix);
 
 // Log-prob of token v under the mixture; -inf outside its support.
 double log_prob(const Mixture &mix, int64_t v);
+
+// Readies key(): what choices compare; -inf (linear: 0) outside the support. Linear: sum of factor * exp(...), a probability
+// up to a factor of the row.
+void prepare_keys(Mixture &mix);
+float key(const Mixture &mix, int64_t v);
 
 // The most probable token by the exact keys, lowest id among equals; -1 where the support is empty.
 int64_t argmax(Mixture &mix);

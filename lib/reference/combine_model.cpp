@@ -57,12 +57,6 @@ double log_prob(const ModelRow &m, int64_t v) {
   }
 }
 
-int token_bits(int64_t n_tokens) {
-  int bits = 45;
-  for (int64_t size = int64_t{1} << 18; size < n_tokens; size *= 2) --bits;
-  return bits;
-}
-
 uint64_t model_weight(const ModelRow &m, int64_t v, int bits) {
   if (!is_present(m, v)) return 0;
   if (m.shape != RowShape::kRegular) return uint64_t{1} << bits;

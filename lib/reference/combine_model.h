@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "chorus/exact_math.h"
+#include "chorus/plugin_combine.hpp"
 #include "reference/backend.h"
 
 namespace chorus::reference {
@@ -22,6 +22,7 @@ enum class RowShape {
 
 struct ModelRow {
   // Given.
+  int32_t index;
   const void *scores;
   chorus_dtype dtype;
   chorus_score_kind kind;
@@ -38,14 +39,6 @@ struct ModelRow {
   float coefficient;          // of the key: weight / temperature (log-linear) or 1 / temperature (linear)
   float present, missing;     // key terms of tokens in and out of the support where they are constants
 };
-
-// Temperatures above 0 and below this one count as this one: already one-hot, and nothing overflows.
-inline constexpr float kLeastTemperature = 0x1p-100f;
-inline constexpr float kMostCoefficient = 0x1p100f;
-// Products are clamped to this, so that CHORUS_COMBINE_MAX_MODELS of them stay finite.
-inline constexpr float kMostTerm = 0x1p121f;
-
-inline float clamp(float x, float most) { return x > most ? most : x < -most ? -most : x; }
 
 inline float raw_score(const ModelRow &m, int64_t v) { return load_f32(m.dtype, m.scores, v); }
 
@@ -77,9 +70,6 @@ double log_prob(const ModelRow &m, int64_t v);
 
 // The key of a regular row: coefficient * score, an IEEE f32 product.
 inline float regular_key(const ModelRow &m, int64_t v) { return clamp(m.coefficient * score32(m, v), kMostTerm); }
-
-// Bits s of the integer weights floor(2^s * exp(z - max)): 45, fewer where 2^18 < V so that V * 2^s < 2^64.
-int token_bits(int64_t n_tokens);
 
 // floor(2^bits * exact_exp(z - max)); z = -inf gives 0.
 inline uint64_t integer_weight(float z, float max, int bits) {

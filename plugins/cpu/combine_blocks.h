@@ -2,6 +2,7 @@
 // The vector loops of combine.rows over a block of scores, one version per instruction set. Cost per token is said in
 // vector operations; the row's logic, which is scalar, is combine_row.h.
 #pragma once
+#include "chorus/plugin_combine.hpp"
 #include "cpu/backend.h"
 
 namespace chorus::cpu {
@@ -12,14 +13,10 @@ struct Scores {
   chorus_dtype dtype;  // f32, f16, bf16
 };
 
-
 // Largest number of tokens of a call, and the piece of them that has a sum of its own.
 inline constexpr int64_t kBlock = CHORUS_BLOCK;
 inline constexpr int64_t kPiece = 512;
 
-inline constexpr float kMostCoefficient = 0x1p100f;
-// Terms are clamped to this, so that CHORUS_COMBINE_MAX_MODELS of them stay finite.
-inline constexpr float kMostTerm = 0x1p121f;
 // A term that is surely within the clamp, rounding included.
 inline constexpr float kSafeTerm = 0x1p120f;
 

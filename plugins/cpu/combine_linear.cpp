@@ -121,7 +121,7 @@ void linear_store(Row &row, chorus_dtype dtype, void *out) {
   const Run &run = *row.run;
   if (row.is_wild) {
     for (int64_t v = 0; v < run.n_tokens; ++v)
-      plugin::store_f64(dtype, out, v, without_negative_zero(dtype, linear_log_prob(row, v)));
+      plugin::store_f64(dtype, out, v, as_log_prob(dtype, linear_log_prob(row, v)));
     return;
   }
   run.for_blocks([&](int64_t b) {

@@ -3,7 +3,6 @@
 // docs/numerics.md, "Combining", fixes every operation that decides a choice. Each stage is a loop over blocks of tokens
 // whose results are maxima and integers, so the row may be cut anywhere: over threads or not, the bytes are the same.
 #pragma once
-#include "chorus/exact_math.h"
 #include "cpu/combine_blocks.h"
 
 namespace chorus::cpu {
@@ -89,16 +88,6 @@ struct Row {
   double log_weights[CHORUS_COMBINE_MAX_MODELS];
 };
 
-// Temperatures above 0 and below this one count as this one: already one-hot, and nothing overflows.
-inline constexpr float kLeastTemperature = 0x1p-100f;
-
-inline float clamp(float x, float most) { return x > most ? most : x < -most ? -most : x; }
-
-// The two numbers a row may draw.
-struct Draw {
-  uint64_t token, model;
-};
-
 // ---- combine_model.cpp ----
 
 // Reads the models once, drops the empty ones, and sets the status bits they cause.
@@ -116,12 +105,6 @@ inline float own_top(const RowModel &m) { return clamp(m.coefficient * m.top_sco
 uint64_t own_weights(Row &row, const RowModel &m, bool shifted);
 uint64_t own_total(Row &row, RowModel &m);  // of the key, kept
 double own_log_sum(Row &row, RowModel &m);  // kept
-
-// What rounds to -0 in the format, or lies above 0 by rounding, leaves as +0: at most half the smallest number.
-inline double without_negative_zero(chorus_dtype dtype, double log_prob) {
-  const double nothing = dtype == CHORUS_F16 ? 0x1p-25 : dtype == CHORUS_BF16 ? 0x1p-134 : 0x1p-150;
-  return log_prob >= -nothing ? 0.0 : log_prob;
-}
 
 // f64 log-prob of token v within the model; -inf outside its support. After own_log_sum().
 double own_log_prob(const RowModel &m, int64_t v);
