@@ -9,6 +9,7 @@
 #include "bytes.h"
 #include "checkpoint.h"
 #include "combine.h"
+#include "combine_options.h"
 #include "context.h"
 #include "diagnose.h"
 #include "distill.h"

@@ -280,11 +280,40 @@ class CombinerSpec : public Handle<chorus_combiner_spec, chorus_combiner_spec_de
     });
     return *this;
   }
+  /* combine_options.h */
+  CombinerSpec &set_order(double order) { return set(chorus_combiner_spec_set_order, order); }
+  CombinerSpec &set_trim(int32_t trim) { return set(chorus_combiner_spec_set_trim, trim); }
+  CombinerSpec &set_vote_size(int32_t k) { return set(chorus_combiner_spec_set_vote_size, k); }
+  CombinerSpec &set_base_model(int32_t model) { return set(chorus_combiner_spec_set_base_model, model); }
+  CombinerSpec &set_neighbours(chorus_score_kind kind, double weight) {
+    return set(chorus_combiner_spec_set_neighbours, kind, weight);
+  }
+  CombinerSpec &set_model_filter(int32_t model, int64_t top_k, double top_p, double plausibility = 0) {
+    return set(chorus_combiner_spec_set_model_filter, model, top_k, top_p, plausibility);
+  }
+  CombinerSpec &set_model_bias(int32_t model, bool yes) { return set(chorus_combiner_spec_set_model_bias, model, int32_t{yes}); }
+  CombinerSpec &set_model_mask(int32_t model, bool yes) { return set(chorus_combiner_spec_set_model_mask, model, int32_t{yes}); }
+  CombinerSpec &set_model_map(int32_t model, const chorus_vocabulary_map *map) {
+    return set(chorus_combiner_spec_set_model_map, model, map);
+  }
+  CombinerSpec &set_model_missing(int32_t model, chorus_combine_missing policy, int32_t unknown_id = 0, double log_prob = 0) {
+    return set(chorus_combiner_spec_set_model_missing, model, policy, unknown_id, log_prob);
+  }
+  CombinerSpec &set_model_fingerprint(int32_t model, uint64_t low, uint64_t high) {
+    return set(chorus_combiner_spec_set_model_fingerprint, model, low, high);
+  }
+  CombinerSpec &set_temperature(double t) { return set(chorus_combiner_spec_set_temperature, t); }
+  CombinerSpec &set_top_k(int64_t k) { return set(chorus_combiner_spec_set_top_k, k); }
+  CombinerSpec &set_top_p(double p) { return set(chorus_combiner_spec_set_top_p, p); }
+  CombinerSpec &set_min_p(double p) { return set(chorus_combiner_spec_set_min_p, p); }
+  CombinerSpec &set_typical_p(double p) { return set(chorus_combiner_spec_set_typical_p, p); }
+  CombinerSpec &set_penalties(bool yes) { return set(chorus_combiner_spec_set_penalties, int32_t{yes}); }
+  CombinerSpec &set_top_size(int32_t n_top) { return set(chorus_combiner_spec_set_top_size, n_top); }
 
  private:
-  template <typename Function, typename Value>
-  CombinerSpec &set(Function function, Value value) {
-    check([&](chorus_error **e) { return function(get(), value, e); });
+  template <typename Function, typename... Values>
+  CombinerSpec &set(Function function, Values... values) {
+    check([&](chorus_error **e) { return function(get(), values..., e); });
     return *this;
   }
 };

@@ -5,17 +5,13 @@
 #include <limits>
 
 #include "abi/boundary.h"
+#include "abi/combine.h"
 #include "abi/structs.h"
-#include "combine/combiner.h"
 #include "runtime/dtype.h"
 
 using chorus::fail;
 using chorus::abi::guarded;
 using chorus::abi::require;
-
-struct chorus_combiner_spec {
-  chorus::combine::Spec spec;
-};
 
 struct chorus_combiner {
   chorus::combine::Combiner combiner;
@@ -23,8 +19,7 @@ struct chorus_combiner {
 
 namespace {
 
-constexpr uint32_t kAllOutputs = CHORUS_COMBINE_OUT_LOG_PROBS | CHORUS_COMBINE_OUT_ARGMAX | CHORUS_COMBINE_OUT_SAMPLE |
-                                 CHORUS_COMBINE_OUT_TOKEN_LOG_PROBS | CHORUS_COMBINE_OUT_STATUS;
+constexpr uint32_t kAllOutputs = 2 * CHORUS_COMBINE_OUT_MODEL_TOKEN_LOG_PROBS - 1;
 
 }  // namespace
 
@@ -39,9 +34,8 @@ void chorus_combiner_spec_destroy(chorus_combiner_spec *spec) { delete spec; }
 chorus_status chorus_combiner_spec_set_rule(chorus_combiner_spec *spec, chorus_combine_rule rule, chorus_error **error) {
   return guarded(error, [&] {
     require(spec, "spec");
-    if (rule < CHORUS_COMBINE_LINEAR || rule > CHORUS_COMBINE_UNNORMALISED) {
-      fail(CHORUS_INVALID_ARGUMENT, "rule is {}; CHORUS_COMBINE_LINEAR (0) and CHORUS_COMBINE_LOG_LINEAR (1) are computed",
-           rule);
+    if (rule < CHORUS_COMBINE_LINEAR || rule > CHORUS_COMBINE_CONDORCET) {
+      fail(CHORUS_INVALID_ARGUMENT, "rule is {}; CHORUS_COMBINE_LINEAR (0) to CHORUS_COMBINE_CONDORCET (10) are known", rule);
     }
     spec->spec.rule = rule;
   });
@@ -70,7 +64,7 @@ chorus_status chorus_combiner_spec_set_outputs(chorus_combiner_spec *spec, uint3
   return guarded(error, [&] {
     require(spec, "spec");
     if ((outputs & ~kAllOutputs) != 0) {
-      fail(CHORUS_UNIMPLEMENTED, "outputs is {:#x}; the bits {:#x} are computed by this version", outputs, kAllOutputs);
+      fail(CHORUS_INVALID_ARGUMENT, "outputs is {:#x}; the bits {:#x} are known", outputs, kAllOutputs);
     }
     spec->spec.outputs = outputs;
   });

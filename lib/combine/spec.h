@@ -19,7 +19,14 @@ class Descriptor {
   const chorus_combine_desc *get() const { return &desc_; }
 
  private:
+  struct MapTensors {
+    chorus_tensor offsets, ids, values;
+    int64_t rows, entries;
+  };
+  void add_map(const ModelMap &map, MapTensors &tensors, chorus_combine_model &model);
+
   std::vector<chorus_combine_model> models_;
+  std::vector<MapTensors> maps_;
   std::vector<const chorus_combine_model *> pointers_;
   chorus_combine_desc desc_;
 };

@@ -89,8 +89,8 @@ void filter(FullRow &r, const FullModel &f, int64_t n) {
   for (int64_t j = 0; j < count; ++j) r.passed[r.order[j]] = 1;
 }
 
-// The base model's filter decides which output tokens stay; another's removes its own tokens.
-void apply_filter(FullRow &r, const FullModel &f, const ModelRow &m) {
+// The base model's filter decides which output tokens stay; another's removes its own tokens. Returns what log-probs lost.
+double apply_filter(FullRow &r, const FullModel &f, const ModelRow &m) {
   filter(r, f, m.n_valid);
   if (r.full->base_model == static_cast<uint32_t>(m.index) + 1) {
     for (int64_t u = 0; u < r.setup->n_tokens; ++u) {
@@ -100,13 +100,14 @@ void apply_filter(FullRow &r, const FullModel &f, const ModelRow &m) {
         passes |= f.map_ids[j] < m.n_valid && r.passed[f.map_ids[j]] != 0;
       r.kept[u] = passes;
     }
-    return;
+    return 0.0;
   }
   for (int64_t v = 0; v < m.n_valid; ++v) {
     if (r.passed[v] == 0) r.own[v] = -kInfinity64;
   }
   const double log_sum = log_sum_exp(r.own, m.n_valid);
   for (int64_t v = 0; v < m.n_valid; ++v) r.own[v] -= log_sum;
+  return log_sum;
 }
 
 // What a token that the model's vocabulary lacks counts as.
@@ -243,7 +244,7 @@ bool build_tables(FullRow &r) {
       continue;
     }
     r.norms[r.count] = normalise(r, m);
-    if (has_filter(f)) apply_filter(r, f, m);
+    if (has_filter(f)) r.norms[r.count] += apply_filter(r, f, m);
     write_table(r, f, m.n_valid, r.tables + r.count * r.setup->n_tokens);
     r.index[r.count] = m.index;
     r.weights[r.count] = m.weight;

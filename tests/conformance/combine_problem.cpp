@@ -44,12 +44,31 @@ void complete(CombineProblem &p) {
 
 CombineTensors::CombineTensors(const DeviceMemory &memory, const CombineProblem &p, uint32_t outputs) {
   const auto n = static_cast<int64_t>(p.models.size());
+  const CombineOptions &o = p.options;
+  for (const ModelScores &m : p.models) {
+    const bool per_row = static_cast<int64_t>(m.bias.size()) == p.rows * m.n_logits && p.rows > 1;
+    biases.push_back(input(memory, CHORUS_F32, per_row ? std::vector<int64_t>{p.rows, m.n_logits} : std::vector<int64_t>{m.n_logits},
+                           m.bias, p.edge));
+    bias_views.push_back(view(biases.back()));
+    masks.push_back(input(memory, CHORUS_U32, {p.rows, (m.n_logits + 31) / 32}, m.mask, p.edge));
+    mask_views.push_back(view(masks.back()));
+  }
+  penalties = input(memory, CHORUS_F32, {p.rows, 3}, o.penalties, p.edge);
+  history_offsets = input(memory, CHORUS_I64, {p.rows + 1}, o.history_offsets, p.edge);
+  neighbours_offsets = input(memory, CHORUS_I64, {p.rows + 1}, o.neighbours_offsets, p.edge);
+  const auto list = [&](chorus_dtype dtype, const std::vector<double> &values, bool wanted) {
+    return wanted ? std::make_unique<Tensor>(memory, dtype, std::vector<int64_t>{static_cast<int64_t>(values.size())}, values, 0, p.edge)
+                  : nullptr;
+  };
+  history_ids = list(CHORUS_I32, o.history_ids, !o.penalties.empty());
+  neighbours_ids = list(CHORUS_I32, o.neighbours_ids, o.has_neighbours);
+  neighbours_scores = list(CHORUS_F32, o.neighbours_scores, o.has_neighbours);
   for (const ModelScores &m : p.models) {
     scores.push_back(input(memory, m.dtype, {p.rows, m.n_logits}, m.scores, p.edge, m.row_stride));
     views.push_back(view(scores.back()));
   }
   weights =
-      input(memory, CHORUS_F32, p.weight_rows ? std::vector<int64_t>{p.rows, n} : std::vector<int64_t>{n},
+      input(memory, CHORUS_F32, p.weight_rows ? std::vector<int64_t>{p.rows, n + o.has_neighbours} : std::vector<int64_t>{n + o.has_neighbours},
             p.weights, p.edge);
   temperatures = input(memory, CHORUS_F32, {n}, p.temperatures, p.edge);
   row_ids = input(memory, CHORUS_I64, {p.rows}, p.row_ids, p.edge);
@@ -66,14 +85,26 @@ CombineTensors::CombineTensors(const DeviceMemory &memory, const CombineProblem 
   sample_log_prob = output(memory, drawn, CHORUS_F32, {p.rows}, p.edge);
   token_log_probs = output(memory, scored, CHORUS_F32, {p.rows, p.tokens_per_row()}, p.edge);
   status = output(memory, (outputs & CHORUS_COMBINE_OUT_STATUS) != 0, CHORUS_I32, {p.rows}, p.edge);
+  const auto wants = [&](uint32_t bit) { return (outputs & bit) != 0; };
+  probs = output(memory, wants(CHORUS_COMBINE_OUT_PROBS), p.log_probs_dtype, {p.rows, p.n_tokens}, p.edge);
+  const bool top = wants(CHORUS_COMBINE_OUT_TOP_K) && o.n_top > 0;
+  top_ids = output(memory, top, CHORUS_I32, {p.rows, o.n_top}, p.edge);
+  top_log_probs = output(memory, top, CHORUS_F32, {p.rows, o.n_top}, p.edge);
+  tail_log_prob = output(memory, top, CHORUS_F32, {p.rows}, p.edge);
+  diagnostics = output(memory, wants(CHORUS_COMBINE_OUT_DIAGNOSTICS), CHORUS_F32, {p.rows, 3 + 2 * n}, p.edge);
+  gradient_sums = output(memory, wants(CHORUS_COMBINE_OUT_GRADIENT_SUMS), CHORUS_F64, {p.rows, n + n * (n + 1) / 2}, p.edge);
+  model_token_log_probs = output(memory, wants(CHORUS_COMBINE_OUT_MODEL_TOKEN_LOG_PROBS) && scored, CHORUS_F32,
+                                 {p.rows, p.tokens_per_row(), n}, p.edge);
 }
 
 void CombineTensors::protect_inputs(bool read_only) {
   for (const auto *list : {&weights, &temperatures, &row_ids, &steps, &tokens}) {
     if (*list != nullptr) (*list)->buffer().protect(read_only);
   }
-  for (const auto &t : scores) {
-    if (t != nullptr) t->buffer().protect(read_only);
+  for (const auto *list : {&scores, &biases, &masks}) {
+    for (const auto &t : *list) {
+      if (t != nullptr) t->buffer().protect(read_only);
+    }
   }
 }
 
@@ -87,6 +118,13 @@ CombineResult CombineTensors::result(const CombineProblem &p, uint32_t outputs) 
   read(sample_log_prob, r.sample_log_prob, r.bits);
   read(token_log_probs, r.token_log_probs, r.bits);
   read(status, r.status, r.bits);
+  read(probs, r.probs, r.bits);
+  read(top_ids, r.top_ids, r.bits);
+  read(top_log_probs, r.top_log_probs, r.bits);
+  read(tail_log_prob, r.tail_log_prob, r.bits);
+  read(diagnostics, r.diagnostics, r.bits);
+  read(gradient_sums, r.gradient_sums, r.bits);
+  read(model_token_log_probs, r.model_token_log_probs, r.bits);
   return r;
 }
 
@@ -99,6 +137,24 @@ Combine::Combine(Backend &backend, const CombineProblem &p, uint32_t outputs) : 
     model.n_valid = m.n_valid;
     model.weight = m.weight;
     model.temperature = m.temperature;
+    model.top_k = m.top_k;
+    model.top_p = m.top_p;
+    model.plausibility = m.plausibility;
+    model.has_bias = !m.bias.empty();
+    model.has_mask = !m.mask.empty();
+    model.missing = m.missing;
+    model.unknown_id = m.unknown_id;
+    model.missing_log_prob = m.missing_log_prob;
+    if (!m.map_offsets.empty()) {
+      const auto add = [&](chorus_dtype dtype, const auto &values) {
+        maps_.push_back(std::make_unique<Tensor>(DeviceMemory{}, dtype, std::vector<int64_t>{static_cast<int64_t>(values.size())},
+                                                 std::vector<double>(values.begin(), values.end())));
+        return maps_.back()->view();
+      };
+      model.map_offsets = add(CHORUS_I64, m.map_offsets);
+      model.map_ids = add(CHORUS_I32, m.map_ids);
+      if (!m.map_values.empty()) model.map_values = add(CHORUS_F32, m.map_values);
+    }
     models_.push_back(model);
   }
   for (const auto &model : models_) pointers_.push_back(&model);
@@ -111,7 +167,21 @@ Combine::Combine(Backend &backend, const CombineProblem &p, uint32_t outputs) : 
   desc_.outputs = outputs;
   desc_.log_probs_dtype = p.log_probs_dtype;
   desc_.weight_rows = p.weight_rows;
-  desc_.temperature = 1;
+  const CombineOptions &o = p.options;
+  desc_.order = o.order;
+  desc_.trim = o.trim;
+  desc_.vote_k = o.vote_k;
+  desc_.base_model = static_cast<uint32_t>(o.base_model + 1);
+  desc_.n_top = o.n_top;
+  desc_.temperature = o.temperature;
+  desc_.top_p = o.top_p;
+  desc_.min_p = o.min_p;
+  desc_.typical_p = o.typical_p;
+  desc_.top_k = o.top_k;
+  desc_.has_penalties = !o.penalties.empty();
+  desc_.has_neighbours = o.has_neighbours;
+  desc_.neighbours_kind = o.neighbours_kind;
+  desc_.neighbours_weight = o.neighbours_weight;
   kernel_ = std::make_unique<Prepared>(backend, CHORUS_OP_COMBINE_ROWS, &desc_);
 }
 
@@ -134,6 +204,21 @@ CombineResult Combine::run(const CombineProblem &p) const {
   args.sample_log_prob = view(t.sample_log_prob);
   args.token_log_probs = view(t.token_log_probs);
   args.status = view(t.status);
+  args.biases = t.bias_views.data();
+  args.masks = t.mask_views.data();
+  args.history_offsets = view(t.history_offsets);
+  args.history_ids = view(t.history_ids);
+  args.penalties = view(t.penalties);
+  args.neighbours_offsets = view(t.neighbours_offsets);
+  args.neighbours_ids = view(t.neighbours_ids);
+  args.neighbours_scores = view(t.neighbours_scores);
+  args.probs = view(t.probs);
+  args.top_ids = view(t.top_ids);
+  args.top_log_probs = view(t.top_log_probs);
+  args.tail_log_prob = view(t.tail_log_prob);
+  args.diagnostics = view(t.diagnostics);
+  args.gradient_sums = view(t.gradient_sums);
+  args.model_token_log_probs = view(t.model_token_log_probs);
   if (!p.in_place) t.protect_inputs(true);
   kernel_->run(&args);
   t.protect_inputs(false);

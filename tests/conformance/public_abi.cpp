@@ -58,6 +58,36 @@ struct CombinerDeleter {
 };
 using Combiner = std::unique_ptr<chorus_combiner, CombinerDeleter>;
 
+void set_model_options(chorus_combiner_spec *spec, int32_t i, const ModelScores &m, const CombineProblem &p, chorus_error **error) {
+  must(chorus_combiner_spec_set_model_filter(spec, i, m.top_k, m.top_p, m.plausibility, error), *error, "filter");
+  must(chorus_combiner_spec_set_model_bias(spec, i, !m.bias.empty(), error), *error, "bias");
+  must(chorus_combiner_spec_set_model_mask(spec, i, !m.mask.empty(), error), *error, "mask");
+  must(chorus_combiner_spec_set_model_missing(spec, i, m.missing, m.unknown_id, m.missing_log_prob, error), *error, "missing");
+  if (!m.map_offsets.empty()) {
+    must(chorus_combiner_spec_set_model_map_arrays(spec, i, p.n_tokens, m.map_offsets.data(), m.map_ids.data(),
+                                                   m.map_values.empty() ? nullptr : m.map_values.data(), error),
+         *error, "map");
+  }
+}
+
+void set_options(chorus_combiner_spec *spec, const CombineProblem &p, chorus_error **error) {
+  const CombineOptions &o = p.options;
+  for (size_t i = 0; i < p.models.size(); ++i) set_model_options(spec, static_cast<int32_t>(i), p.models[i], p, error);
+  must(chorus_combiner_spec_set_order(spec, o.order, error), *error, "order");
+  must(chorus_combiner_spec_set_trim(spec, o.trim, error), *error, "trim");
+  must(chorus_combiner_spec_set_vote_size(spec, o.vote_k, error), *error, "vote size");
+  must(chorus_combiner_spec_set_base_model(spec, o.base_model, error), *error, "base model");
+  if (o.n_top > 0) must(chorus_combiner_spec_set_top_size(spec, o.n_top, error), *error, "top size");
+  must(chorus_combiner_spec_set_temperature(spec, o.temperature, error), *error, "temperature");
+  must(chorus_combiner_spec_set_top_k(spec, o.top_k, error), *error, "top-k");
+  must(chorus_combiner_spec_set_top_p(spec, o.top_p, error), *error, "top-p");
+  must(chorus_combiner_spec_set_min_p(spec, o.min_p, error), *error, "min-p");
+  must(chorus_combiner_spec_set_typical_p(spec, o.typical_p, error), *error, "typical");
+  must(chorus_combiner_spec_set_penalties(spec, !o.penalties.empty(), error), *error, "penalties");
+  if (o.has_neighbours)
+    must(chorus_combiner_spec_set_neighbours(spec, o.neighbours_kind, o.neighbours_weight, error), *error, "neighbours");
+}
+
 Combiner make(const PublicAbi &abi, const CombineProblem &p, uint32_t outputs) {
   chorus_error *error = nullptr;
   chorus_combiner_spec *made = nullptr;
@@ -74,6 +104,7 @@ Combiner make(const PublicAbi &abi, const CombineProblem &p, uint32_t outputs) {
                                         nullptr, &error),
          error, "model");
   }
+  set_options(made, p, &error);
   chorus_combiner *combiner = nullptr;
   must(chorus_combiner_create(abi.context(), made, abi.device(), &combiner, &error), error, "combiner");
   return Combiner(combiner);
@@ -102,6 +133,21 @@ CombineResult combine(const PublicAbi &abi, const CombineProblem &p, uint32_t ou
   out.sample_log_prob = view(t.sample_log_prob);
   out.token_log_probs = view(t.token_log_probs);
   out.status = view(t.status);
+  in.biases = t.bias_views.data();
+  in.masks = t.mask_views.data();
+  in.history_offsets = view(t.history_offsets);
+  in.history_ids = view(t.history_ids);
+  in.penalties = view(t.penalties);
+  in.neighbours_offsets = view(t.neighbours_offsets);
+  in.neighbours_ids = view(t.neighbours_ids);
+  in.neighbours_scores = view(t.neighbours_scores);
+  out.probs = view(t.probs);
+  out.top_ids = view(t.top_ids);
+  out.top_log_probs = view(t.top_log_probs);
+  out.tail_log_prob = view(t.tail_log_prob);
+  out.diagnostics = view(t.diagnostics);
+  out.gradient_sums = view(t.gradient_sums);
+  out.model_token_log_probs = view(t.model_token_log_probs);
   chorus_error *error = nullptr;
   const uint64_t alignment =
       abi.memory().functions == nullptr ? CHORUS_WORKSPACE_ALIGNMENT_HOST : CHORUS_WORKSPACE_ALIGNMENT_DEVICE;

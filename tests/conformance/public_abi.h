@@ -4,7 +4,7 @@
 #pragma once
 #include <string>
 
-#include "chorus/combine.h"
+#include "chorus/combine_options.h"
 #include "chorus/context.h"
 #include "chorus/route.h"
 #include "conformance/backend.h"
