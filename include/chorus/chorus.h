@@ -16,10 +16,12 @@
 #include "fit.h"
 #include "merge.h"
 #include "moe.h"
+#include "recipes.h"
 #include "route.h"
 #include "route_assign.h"
 #include "route_loss.h"
 #include "sparse.h"
 #include "vocabulary.h"
+#include "weights.h"
 
 #endif /* CHORUS_CHORUS_H_ */

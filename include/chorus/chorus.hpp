@@ -309,6 +309,20 @@ class CombinerSpec : public Handle<chorus_combiner_spec, chorus_combiner_spec_de
   CombinerSpec &set_typical_p(double p) { return set(chorus_combiner_spec_set_typical_p, p); }
   CombinerSpec &set_penalties(bool yes) { return set(chorus_combiner_spec_set_penalties, int32_t{yes}); }
   CombinerSpec &set_top_size(int32_t n_top) { return set(chorus_combiner_spec_set_top_size, n_top); }
+  /* Recipes (recipes.h), with their originals' numbers; after the models. */
+  CombinerSpec &use_dexperts(double alpha = 2, double top_p = 0.9) { return set(chorus_combiner_spec_use_dexperts, alpha, top_p); }
+  CombinerSpec &use_proxy_tuning(double alpha = 1) { return set(chorus_combiner_spec_use_proxy_tuning, alpha); }
+  CombinerSpec &use_contrastive_2022(double beta = 0.5, double alpha = 0.1) {
+    return set(chorus_combiner_spec_use_contrastive_2022, beta, alpha);
+  }
+  CombinerSpec &use_contrastive_2023(double beta = 0.5, double alpha = 0.1) {
+    return set(chorus_combiner_spec_use_contrastive_2023, beta, alpha);
+  }
+  CombinerSpec &use_guidance(double gamma) { return set(chorus_combiner_spec_use_guidance, gamma); }
+  CombinerSpec &use_context_aware(double alpha = 1) { return set(chorus_combiner_spec_use_context_aware, alpha); }
+  CombinerSpec &use_evidence(double beta) { return set(chorus_combiner_spec_use_evidence, beta); }
+  CombinerSpec &use_neighbours(double lambda = 0.25) { return set(chorus_combiner_spec_use_neighbours, lambda); }
+  CombinerSpec &use_shallow_fusion(double beta = 1) { return set(chorus_combiner_spec_use_shallow_fusion, beta); }
 
  private:
   template <typename Function, typename... Values>

@@ -328,6 +328,26 @@ Test(targets, hostile_files) {
   }
 }
 
+// A file that tests/vectors/targets.py made from the documentation.
+Test(targets, the_documented_bits) {
+  const chorus::Targets targets(context(), CHORUS_SOURCE_DIR "/tests/vectors/targets/packed.safetensors");
+  const chorus_targets_info info = targets.info();
+  cr_expect(info.temperature == 1.5 && info.n_models == 2 && info.weights[0] == 0.75 && info.weights[1] == 0.25);
+  cr_expect(info.fingerprint_low == 1 && info.fingerprint_high == 2);
+  const Top top = read(targets, 0, 3);
+  cr_expect(top.ids == std::vector<int32_t>({5, 999, 700, 0, 256, -1, -1, -1, -1}));
+  const double depth = 8.0 * 10 * 10 / (31 * 31), tail = 1 / (1 + std::exp(2.0));
+  const double best = std::log(1 - tail) - std::log(1 + std::exp(-depth) + std::exp(-8.0));
+  cr_expect_float_eq(top.tail[0], std::log(tail), 1e-6);
+  cr_expect_float_eq(top.log_probs[0], best, 1e-6);
+  cr_expect_float_eq(top.log_probs[1], best - depth, 1e-6);
+  cr_expect_float_eq(top.log_probs[2], best - 8, 1e-6);
+  cr_expect_float_eq(top.log_probs[3], -std::log(1 + std::exp(-1.0)), 1e-6);
+  cr_expect_float_eq(top.log_probs[4], -1 - std::log(1 + std::exp(-1.0)), 1e-6);
+  cr_expect_eq(top.tail[1], -INFINITY);
+  cr_expect_eq(top.tail[2], 0);
+}
+
 Test(targets, refuses) {
   const TemporaryFolder folder;
   const auto status = [&](auto change) {
