@@ -37,12 +37,17 @@ Json rows_of(const std::vector<CombineModel> &models, const CombineResult &resul
   return rows;
 }
 
+const std::string &mixing(const CombineArguments &arguments) {
+  return arguments.settings.has_recipe() ? arguments.settings.recipe : arguments.rule;
+}
+
 Json to_json(const CombineArguments &arguments, const std::vector<CombineModel> &models, const CombineResult &result) {
-  Json out = {{"rule", arguments.rule}, {"rows", result.rows}, {"rows_without_distribution", result.bad_rows}};
+  const bool recipe = arguments.settings.has_recipe();
+  Json out = {{recipe ? "recipe" : "rule", mixing(arguments)}, {"rows", result.rows}, {"rows_without_distribution", result.bad_rows}};
   const bool scored = !arguments.targets.empty();
   for (size_t i = 0; i < models.size(); ++i) {
     const CombineModel &model = models[i];
-    Json item = {{"name", model.name}, {"path", model.path}, {"weight", model.weight}, {"temperature", model.temperature},
+    Json item = {{"name", model.name}, {"path", model.path}, {"weight", recipe ? Json() : Json(model.weight)}, {"temperature", model.temperature},
                  {"read", model.file != nullptr}};
     if (scored) {
       item["mean_log_prob"] = number_or_null(result.models[i].mean());
@@ -86,10 +91,11 @@ void print_text(const CombineArguments &arguments, const std::vector<CombineMode
   };
   for (size_t i = 0; i < models.size(); ++i) {
     const CombineModel &model = models[i];
-    add({printable(model.name), fmt::format("{}", model.weight), fmt::format("{}", model.temperature)}, result.models[i],
+    const bool recipe = arguments.settings.has_recipe();
+    add({printable(model.name), recipe ? "recipe" : fmt::format("{}", model.weight), fmt::format("{}", model.temperature)}, result.models[i],
         model.file != nullptr);
   }
-  add({fmt::format("mixture ({})", arguments.rule), "", ""}, result.mixture, true);
+  add({fmt::format("mixture ({})", printable(mixing(arguments))), "", ""}, result.mixture, true);
   std::vector<std::string> heads = {"model", "weight", "temperature"};
   if (scored) heads.insert(heads.end(), {"mean log-prob", "perplexity"});
   print_table(heads, lines);
@@ -112,7 +118,9 @@ void add_combine(CLI::App *program) {
   command->add_option("--weights", arguments->weights, "One number per model, in their order: 0.7,0.3 (default: 1 each)");
   command->add_option("--temperatures", arguments->temperatures, "One per model, or one for all (default: 1)");
   command->add_option("--valid", arguments->valid, "Tokens that exist, where rows are padded; one per model, or one for all");
-  command->add_option("--rule", arguments->rule, "linear or log-linear (default: linear)");
+  command->add_option("--rule", arguments->rule, "linear, log-linear, holder, max, min, median, trimmed-mean, vote, rank-vote, condorcet or "
+                                                   "unnormalised (default: linear)");
+  add_settings(command, &arguments->settings);
   command->add_option("--kind", arguments->kind, "What the files hold: logits, log-probs or probs (default: logits)");
   command->add_option("--tensor", arguments->tensor, "Name of the score tensor, where a file has several");
   command->add_option("--targets", arguments->targets, "File with the id that came next in each row; negative: not scored");
@@ -128,7 +136,8 @@ void add_combine(CLI::App *program) {
       "  chorus combine --model a=a.safetensors --model b=b.safetensors --weights 0.7,0.3 --targets t.safetensors\n"
       "  chorus combine --rule log-linear --model core=c.st --model good=g.st --model bad=b.st --weights=1,0.5,-0.5 \\\n"
       "                 --targets t.safetensors --json\n"
-      "  chorus combine --model a.safetensors --model b.safetensors --output mixture");
+      "  chorus combine --recipe dexperts:2,0.9 --model base.st --model expert.st --model anti.st --targets t.st\n"
+      "  chorus combine --model a.safetensors --model b.safetensors --top-p 0.9 --output mixture");
   command->callback([arguments] {
     if (arguments->targets.empty() && arguments->output.empty() && !arguments->rows) {
       throw CallFailed("nothing to do: give --targets for perplexities, --rows, or --output", kExitUsage);

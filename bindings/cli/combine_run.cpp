@@ -14,21 +14,8 @@ using CombinerSpec = Owned<chorus_combiner_spec, chorus_combiner_spec_destroy>;
 
 constexpr int64_t kBlockBytes = int64_t{64} << 20;  // of score rows in memory, all models together
 
-const Words<chorus_combine_rule> kRules = {{"linear", CHORUS_COMBINE_LINEAR}, {"log-linear", CHORUS_COMBINE_LOG_LINEAR}};
 const Words<chorus_score_kind> kKinds = {
     {"logits", CHORUS_SCORES_LOGITS}, {"log-probs", CHORUS_SCORES_LOG_PROBS}, {"probs", CHORUS_SCORES_PROBS}};
-
-std::vector<double> per_model(const char *option, const std::string &text, size_t models, double missing) {
-  if (text.empty()) return std::vector<double>(models, missing);
-  std::vector<double> numbers = numbers_of(option, text);
-  if (numbers.size() == 1) numbers.assign(models, numbers[0]);
-  if (numbers.size() != models) {
-    throw CallFailed(fmt::format("{} {}: {} numbers for {} models; give one for each, or one for all", option, text,
-                                 numbers.size(), models),
-                     kExitUsage);
-  }
-  return numbers;
-}
 
 }  // namespace
 
@@ -37,7 +24,7 @@ Combiner new_combiner(const Context &context, const CombineArguments &arguments,
   chorus_combiner_spec *spec = nullptr;
   call(chorus_combiner_spec_create(&spec, call.slot()));
   const CombinerSpec owned(spec);
-  const chorus_combine_rule rule = value_of("--rule", arguments.rule, kRules);
+  const chorus_combine_rule rule = rule_of(arguments.rule);
   call(chorus_combiner_spec_set_rule(spec, wanted.alone ? CHORUS_COMBINE_LINEAR : rule, call.slot()));
   call(chorus_combiner_spec_set_vocabulary_size(spec, wanted.vocabulary, call.slot()));
   call(chorus_combiner_spec_set_max_rows(spec, wanted.max_rows, call.slot()));
@@ -46,6 +33,15 @@ Combiner new_combiner(const Context &context, const CombineArguments &arguments,
     call(chorus_combiner_spec_add_model(spec, value_of("--kind", arguments.kind, kKinds), model->file->score_dtype(),
                                         model->file->width(), model->n_valid, wanted.alone ? 1 : model->weight,
                                         model->temperature, nullptr, call.slot()));
+  }
+  if (!wanted.alone) {
+    std::vector<ModelSettings> filters;
+    int32_t base = -1;
+    for (const CombineModel *model : wanted.models) {
+      if (model->name == arguments.settings.base) base = static_cast<int32_t>(filters.size());
+      filters.push_back(model->filter);
+    }
+    apply_settings(arguments.settings, filters, base, spec);
   }
   chorus_combiner *combiner = nullptr;
   call(chorus_combiner_create(context.get(), spec, arguments.device.c_str(), &combiner, call.slot()));
@@ -141,7 +137,11 @@ void tally_block(int64_t first, int64_t count, const std::vector<int64_t> &targe
 }  // namespace
 
 void check_words(const CombineArguments &arguments) {
-  value_of("--rule", arguments.rule, kRules);
+  rule_of(arguments.rule);
+  if (arguments.settings.has_recipe() && !arguments.weights.empty())
+    throw CallFailed("--weights and --recipe: a recipe gives the weights; leave one out", kExitUsage);
+  if (arguments.settings.has_recipe() && !arguments.report.empty())
+    throw CallFailed("--report and --recipe: the report plots weights, which a recipe fixes; leave one out", kExitUsage);
   value_of("--kind", arguments.kind, kKinds);
 }
 
@@ -150,8 +150,10 @@ std::vector<CombineModel> open_models(const Context &context, const CombineArgum
   const std::vector<double> weights = per_model("--weights", arguments.weights, count, 1);
   const std::vector<double> temperatures = per_model("--temperatures", arguments.temperatures, count, 1);
   const std::vector<double> valid = per_model("--valid", arguments.valid, count, 0);
+  const std::vector<ModelSettings> filters = model_settings(arguments.settings, count);
   std::vector<CombineModel> models(count);
   const CombineModel *first = nullptr;
+  bool has_base = arguments.settings.base.empty();
   for (size_t i = 0; i < count; ++i) {
     CombineModel &model = models[i];
     const std::string &text = arguments.models[i];
@@ -161,6 +163,8 @@ std::vector<CombineModel> open_models(const Context &context, const CombineArgum
     if (model.name.empty()) model.name = std::filesystem::path(model.path).stem().string();
     model.weight = weights[i];
     model.temperature = temperatures[i];
+    model.filter = filters[i];
+    has_base |= model.name == arguments.settings.base && model.weight != 0;
     if (model.weight == 0) continue;
     model.file = std::make_unique<RowsFile>(context, model.path, arguments.tensor,
                                             std::vector<std::string>{"logits", "scores", "log_probs", "probs"});
@@ -178,6 +182,8 @@ std::vector<CombineModel> open_models(const Context &context, const CombineArgum
                        kExitBadInput);
     }
   }
+  if (!has_base)
+    throw CallFailed(fmt::format("--base {}: no model of a weight other than 0 has that name", printable(arguments.settings.base)), kExitUsage);
   if (first == nullptr) throw CallFailed("--weights: all are 0; there is nothing to mix", kExitBadInput);
   return models;
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "combine_settings.h"
 #include "rows_file.h"
 
 namespace chorus_cli {
@@ -16,6 +17,7 @@ struct CombineArguments {
   std::string weights, temperatures, valid, rule = "linear", kind = "logits", device = "auto";
   std::string tensor, targets, targets_tensor, output, report;
   bool rows = false, replace = false;
+  CombineSettings settings;
 };
 
 // A model of the mixture. With weight 0 its file is never opened.
@@ -23,6 +25,7 @@ struct CombineModel {
   std::string name, path;
   double weight = 1, temperature = 1;
   int64_t n_valid = 0;
+  ModelSettings filter;
   std::unique_ptr<RowsFile> file;
   std::vector<char> block;
 };

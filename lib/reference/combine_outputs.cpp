@@ -87,7 +87,7 @@ void write_model_log_probs(const FullRow &r) {
     if (token < 0 || token >= r.setup->n_tokens) continue;
     for (int i = 0; i < r.count; ++i) {
       const double l = r.table(i)[token];
-      if (r.index[i] < models && l < kInfinity64) line[r.index[i] * step] = static_cast<float>(as_log_prob(CHORUS_F32, l));
+      if (r.index[i] < models && l < kInfinity64) line[r.index[i] * step] = static_cast<float>(without_negative_zero(CHORUS_F32, l));
     }
   }
 }

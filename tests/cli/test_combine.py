@@ -56,6 +56,50 @@ class Combine(Case):
         self.check(found["models"][1], log_softmax(self.wide[1]))
         self.check(found["mixture"], linear(self.wide, [0.7, 0.3]))
 
+    def test_rules(self):
+        a, b = (np.exp(log_softmax(rows)) for rows in self.wide)
+        with np.errstate(divide="ignore"):
+            means = {"max": np.maximum(a, b), "min": np.minimum(a, b), "median": (a + b) / 2}
+            for rule, p in means.items():
+                self.check(self.json_of(*self.models, "--rule", rule)["mixture"], np.log(p / p.sum(axis=-1, keepdims=True)))
+            for order in (-2.0, 0.5, 3.0):
+                p = ((a**order + b**order) / 2) ** (1 / order)
+                found = self.json_of(*self.models, "--rule", "holder", f"--order={order}")
+                self.check(found["mixture"], np.log(p / p.sum(axis=-1, keepdims=True)))
+        scores = log_softmax(self.wide[0]) + 0.5 * log_softmax(self.wide[1])
+        self.check(self.json_of(*self.models, "--rule", "unnormalised", "--weights", "1,0.5")["mixture"], scores)
+
+    def test_recipes(self):
+        la, lb = (log_softmax(rows) for rows in self.wide)
+        found = self.json_of(*self.models, "--recipe", "guidance:3")
+        self.assertEqual((found["recipe"], found["models"][0]["weight"]), ("guidance:3", None))
+        self.check(found["mixture"], log_softmax(lb + 3 * (la - lb)), places=4)
+        self.check(self.json_of(*self.models, "--recipe", "context-aware")["mixture"], log_softmax(2 * la - lb), places=4)
+        self.refused(*self.models, "--recipe", "guidance", code=2, says=["give its strength"])
+        self.refused(*self.models, "--recipe", "guidence:2", code=2, says=["guidance"])
+        self.refused(*self.models, "--recipe", "guidance:2", "--weights", "1,2", code=2, says=["leave one out"])
+        self.refused(*self.models, "--recipe", "guidance:2,3", code=2, says=["it takes 1"])
+
+    def test_filters(self):
+        self.targets[:] = linear(self.wide, [1, 1]).argmax(axis=-1)
+        self.write("t.safetensors", {"targets": self.targets})
+        mixture = np.exp(linear(self.wide, [1, 1]))
+        for option, keeps in (("--top-k=5", lambda p: p >= np.sort(p)[-5]), ("--min-p=0.2", lambda p: p >= 0.2 * p.max())):
+            kept = np.stack([np.where(keeps(p), p, 0) for p in mixture])
+            with np.errstate(divide="ignore"):
+                self.check(self.json_of(*self.models, option)["mixture"], np.log(kept / kept.sum(axis=-1, keepdims=True)))
+        found = self.json_of(*self.models, "--temperature", "0")
+        self.assertEqual(found["mixture"]["mean_log_prob"], 0)
+        base = np.stack([np.where(p >= 0.1 * p.max(), p, 0) for p in np.exp(log_softmax(self.wide[0]))])
+        kept = np.where(base > 0, mixture, 0)
+        rows = np.arange(ROWS)
+        self.targets[:] = kept.argmax(axis=-1)
+        self.write("t.safetensors", {"targets": self.targets})
+        found = self.json_of(*self.models, "--plausibility", "0.1,0", "--base", "one")
+        self.assertAlmostEqual(found["mixture"]["mean_log_prob"], np.log(kept[rows, self.targets] / kept.sum(axis=-1)).mean(), places=5)
+        self.refused(*self.models, "--base", "two", code=2, says=["--base two"])
+        self.refused(*self.models, "--model-top-k", "1.5", code=2, says=["whole numbers"])
+
     def test_log_linear_with_negative_weight_and_temperature(self):
         found = self.json_of(*self.models, "--rule", "log-linear", "--weights=1.5,-0.5", "--temperatures", "1,2")
         self.check(found["models"][1], log_softmax(self.wide[1] / 2))

@@ -390,6 +390,10 @@ bool add_neighbours(const CombineProblem &p, int64_t row, Real weight, std::vect
   Real top = kOff;
   for (size_t j = begin; j < end; ++j) {
     const double id = o.neighbours_ids[j];
+    if (std::isnan(score(j))) {
+      out.status |= CHORUS_ROW_NAN;
+      return true;
+    }
     if (id < 0 || id >= static_cast<double>(p.n_tokens)) {
       out.status |= CHORUS_ROW_BAD_TOKEN;
     } else {
@@ -468,6 +472,7 @@ FullOracle full_oracle(const CombineProblem &p, int64_t row) {
     const double w = weight(count, p.options.neighbours_weight);
     if (w != 0) lost |= !add_neighbours(p, row, w, models, out) && !drops(w);
   }
+  if ((out.status & CHORUS_ROW_NAN) != 0) return invalid(out, 0, n);
   if (lost || (models.empty() && !any_sign)) return invalid(out, CHORUS_ROW_EMPTY_SUPPORT, n);
   Row t = combined(p, models);
   for (size_t v = 0; v < n; ++v) {

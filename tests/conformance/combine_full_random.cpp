@@ -15,9 +15,9 @@ void add_model_features(Random &random, const CombineProblem &p, ModelScores &m)
   if (random.chance(0.3)) m.top_p = random.uniform(0.1, 0.99);
   if (random.chance(0.3)) m.plausibility = random.uniform(0.001, 0.5);
   const int64_t words = (m.n_logits + 31) / 32;
-  for (int64_t i = 0; i < (random.chance(0.3) ? p.rows * m.n_logits : 0); ++i) m.bias.push_back(random.normal());
-  for (int64_t i = 0; i < (random.chance(0.3) ? p.rows * words : 0); ++i)
-    m.mask.push_back(static_cast<double>(random.bits() & random.bits() & 0xffffffffu) + 0.0);
+  const int64_t biases = random.chance(0.3) ? p.rows * m.n_logits : 0, masks = random.chance(0.3) ? p.rows * words : 0;
+  for (int64_t i = 0; i < biases; ++i) m.bias.push_back(random.normal());
+  for (int64_t i = 0; i < masks; ++i) m.mask.push_back(static_cast<double>((random.bits() | random.bits()) & 0xffffffffu));
   if (random.chance(0.5)) {
     m.missing = static_cast<chorus_combine_missing>(random.integer(0, 5));
     m.missing_log_prob = -random.uniform(1, 30);

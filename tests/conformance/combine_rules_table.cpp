@@ -68,7 +68,7 @@ void add_means(std::vector<Line> &t) {
   t.push_back({"holder_weights_are_normalised", holder(0, {model(kA, 5), model(kB, 5)}), 0, geometric});
   t.push_back({"holder_plus_infinity", holder(kInfinity, {model(kA), model(kB, 9)}), 0, highest});
   t.push_back({"holder_minus_infinity", holder(-kInfinity, {model(kA), model(kB, 9)}), 0, lowest});
-  t.push_back({"holder_large_order", holder(1e4, {model(kA), model(kB)}), 0, highest});
+  t.push_back({"holder_large_order", holder(1e9, {model(kA), model(kB)}), 0, highest});
   t.push_back({"holder_minus_1_is_harmonic", holder(-1, {model(kA), model(kB)}), 0, normalised({0.2, 1 / 3.0, 1 / 6.0, 0.125})});
   t.push_back({"holder_2", holder(2, {model(kA), model(kB)}), 0,
                normalised({std::sqrt(0.265625), std::sqrt(0.3125), std::sqrt(0.078125), std::sqrt(0.03125)})});
