@@ -15,6 +15,7 @@ bool is_linear(const Mixture &mix) { return mix.rule == CHORUS_COMBINE_LINEAR; }
 double log_linear_term(const ModelRow &m, int64_t v) {
   const double l = log_prob(m, v);
   if (l == -kInfinity64) return m.weight > 0 ? -kInfinity64 : 0.0;
+  if (m.weight > 0 && m.shape != RowShape::kRegular) return 0.0;  // the same for all its tokens, and may be huge
   return m.weight * l;
 }
 

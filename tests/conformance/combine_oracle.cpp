@@ -105,7 +105,9 @@ void mix_log_linear(const std::vector<OracleModel> &models, OracleRow &out) {
     long double t = 0;
     for (const OracleModel &m : models) {
       const long double l = at(m.l, static_cast<int64_t>(v), kMinus);
-      if (l != kMinus) t += m.weight * l;
+      // A positive one-hot or infinite model has one term for all its tokens: it cancels, however large its weight.
+      const bool cancels = m.weight > 0 && !m.is_regular();
+      if (l != kMinus && !cancels) t += m.weight * l;
       if (l == kMinus && m.weight > 0) t = kMinus;
       const long double spread = at(m.spread, static_cast<int64_t>(v), 0);
       if (l != kMinus) moved[v] += fabsl(m.weight * spread);
