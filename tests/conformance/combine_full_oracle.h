@@ -18,6 +18,9 @@ struct FullOracle {
 
 FullOracle full_oracle(const CombineProblem &p, int64_t row);
 
+// A random one, moderate scores: the oracle's tolerance is one for all rules. (combine_full_random.cpp)
+CombineProblem full_problem(Random &random);
+
 // Compares every output of `r` with the oracle.
 void expect_full_agrees(const CombineProblem &p, const CombineResult &r);
 

@@ -77,7 +77,8 @@ void add_after(Random &random, CombineOptions &o, int64_t n_tokens) {
   if (random.chance(0.2)) o.typical_p = random.uniform(0.1, 0.99);
 }
 
-// Moderate scores: the oracle's tolerance is one for all rules.
+}  // namespace
+
 CombineProblem full_problem(Random &random) {
   CombineProblem p;
   p.rule = static_cast<chorus_combine_rule>(random.integer(0, 10));
@@ -119,6 +120,8 @@ CombineProblem full_problem(Random &random) {
   complete(p);
   return p;
 }
+
+namespace {
 
 // Linear or log-linear as the models come, with what a fast backend does after it: choices are equal to the bit.
 CombineProblem sampling_problem(Random &random) {

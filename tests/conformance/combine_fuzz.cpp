@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "conformance/check.h"
+#include "conformance/combine_full_oracle.h"
 #include "conformance/combine_oracle.h"
 
 namespace conformance {
@@ -60,10 +61,11 @@ void expect_sane(const CombineProblem &p, const CombineResult &r) {
     const bool invalid = (status & (CHORUS_ROW_NAN | CHORUS_ROW_BAD_WEIGHT | CHORUS_ROW_EMPTY_SUPPORT)) != 0;
     for (int64_t v = 0; v < p.n_tokens && !invalid; ++v) {
       const double l = r.log_probs[static_cast<size_t>(row * p.n_tokens + v)];
-      expect(!std::isnan(l) && l < 1e-3, "log-prob %lld of valid row %lld is %g", static_cast<long long>(v),
+      const bool is_score = p.rule == CHORUS_COMBINE_UNNORMALISED;
+      expect(!std::isnan(l) && (is_score || l < 1e-3), "log-prob %lld of valid row %lld is %g", static_cast<long long>(v),
              static_cast<long long>(row), l);
     }
-    if (!has_all_outputs(r)) continue;
+    if (r.argmax.empty()) continue;
     for (double token : {r.argmax[static_cast<size_t>(row)], r.sample[static_cast<size_t>(row)]}) {
       const bool in_range = token >= 0 && token < static_cast<double>(p.n_tokens);
       expect(invalid ? token == -1 : in_range, "token of row %lld is %g", static_cast<long long>(row), token);
@@ -85,6 +87,26 @@ CONFORMANCE_TEST(fuzz_combine) {
       expect_sane(p, r);
       expect_agrees(p, r);
     });
+  }
+  if (!ran) skip("every problem was refused");
+}
+
+// Every rule, filter, map and output on scores, biases and lists of any value.
+CONFORMANCE_TEST(fuzz_combine_full) {
+  Random random = test.random();
+  bool ran = false;
+  for (int i = 0; i < test.cases(400); ++i) {
+    CombineProblem p = full_problem(random);
+    for (ModelScores &m : p.models) {
+      const int flavour = static_cast<int>(random.integer(0, 3));
+      for (double &z : m.scores) z = fuzzed(random, flavour);
+      for (double &b : m.bias) b = random.chance(0.05) ? nasty(random) : b;
+    }
+    for (double &w : p.weights) w = random.chance(0.2) ? nasty(random) : w;
+    for (double &x : p.options.penalties) x = random.chance(0.05) ? nasty(random) : x;
+    for (double &x : p.options.neighbours_scores) x = random.chance(0.05) ? nasty(random) : x;
+    describe("case %d: rule %d, %zu models, V %lld", i, p.rule, p.models.size(), static_cast<long long>(p.n_tokens));
+    ran |= attempt("a problem", [&] { expect_sane(p, Combine(test.backend, p, kEveryOutput).run(p)); });
   }
   if (!ran) skip("every problem was refused");
 }

@@ -120,10 +120,17 @@ int run(int argc, char **argv) {
   std::sort(tests.begin(), tests.end(),
             [](const Entry &a, const Entry &b) { return std::strcmp(a.name, b.name) < 0; });
   Totals totals;
-  for (const Entry &entry : tests) {
-    if (is_wanted(argc, argv, entry.name))
-      run_test(entry, backend, *reference, base, scale != nullptr ? std::atof(scale) : 1.0, totals);
-  }
+  // With --seconds, round after round with another seed until the time is over: a fuzz target.
+  const char *seconds = option(argc, argv, "--seconds", "CHORUS_TEST_SECONDS");
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds != nullptr ? std::atof(seconds) : 0);
+  uint64_t round = 0;
+  do {
+    for (const Entry &entry : tests) {
+      if (is_wanted(argc, argv, entry.name))
+        run_test(entry, backend, *reference, base + round, scale != nullptr ? std::atof(scale) : 1.0, totals);
+    }
+    ++round;
+  } while (totals.failed == 0 && std::chrono::steady_clock::now() < end);
   std::printf("passed %d, failed %d, skipped %d and %d parts\n", totals.passed, totals.failed, totals.skipped,
               totals.parts_skipped);
   return totals.failed > 0 || totals.passed + totals.skipped == 0 ? 1 : 0;
