@@ -13,6 +13,8 @@ namespace {
 // Keys of a plain mixture are f32 arithmetic on its scores, else the values rounded.
 void set_keys(FullRow &r) {
   const int64_t n = r.setup->n_tokens;
+  const bool is_linear = r.setup->rule == CHORUS_COMBINE_LINEAR;
+  r.keys_are_probs = r.full->has_exact_keys && is_linear && (r.full->temperature == 1.0 || r.full->temperature == 0.0);
   if (!r.full->has_exact_keys) {
     double top = -kInfinity64;
     for (int64_t v = 0; v < n; ++v) top = std::max(top, r.values[v]);
@@ -22,7 +24,7 @@ void set_keys(FullRow &r) {
   prepare_keys(r.mix);
   for (int64_t v = 0; v < n; ++v) {
     const float z = key(r.mix, v);
-    r.keys[v] = r.setup->rule == CHORUS_COMBINE_LINEAR ? chorus_exact_log(z) : z;
+    r.keys[v] = is_linear && !r.keys_are_probs ? chorus_exact_log(z) : z;
   }
 }
 
@@ -51,7 +53,10 @@ int64_t top_of(const FullRow &r) {
 }
 
 uint64_t weight_of_token(const FullRow &r, float top, int64_t v) {
-  return r.kept[v] != 0 ? integer_weight(r.keys[v], top, token_bits(r.setup->n_tokens)) : 0;
+  if (r.kept[v] == 0) return 0;
+  const int bits = token_bits(r.setup->n_tokens);
+  if (r.keys_are_probs) return static_cast<uint64_t>(r.keys[v] * (1.0f / top) * chorus_exact_pow2(bits));
+  return integer_weight(r.keys[v], top, bits);
 }
 
 void apply_temperature(FullRow &r) {
@@ -124,7 +129,8 @@ void keep_top_p(FullRow &r) {
 void keep_min_p(FullRow &r) {
   if (r.full->min_p <= 0) return;
   const int64_t top = top_of(r);
-  const float least = r.keys[top] + chorus_exact_log(static_cast<float>(r.full->min_p));
+  const auto share = static_cast<float>(r.full->min_p);
+  const float least = r.keys_are_probs ? share * r.keys[top] : r.keys[top] + chorus_exact_log(share);
   for (int64_t v = 0; v < r.setup->n_tokens; ++v) {
     if (v != top && r.keys[v] < least) r.kept[v] = 0;
   }

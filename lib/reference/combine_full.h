@@ -51,6 +51,7 @@ struct FullRow {
   double *own;      // [row_size] of one model, before its map
   double *values;   // [V] log of the combination, unnormalised
   float *keys;      // [V] what decides choices
+  bool keys_are_probs;  // up to a factor of the row; else logarithms
   int32_t *order;   // [row_size] ids, best first
   uint8_t *kept;    // [V] tokens in the support
   uint8_t *passed;  // [row_size] a model's own filter

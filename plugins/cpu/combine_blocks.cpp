@@ -229,6 +229,37 @@ void weights(Scores scores, int64_t n, Term term, float top, int bits, uint64_t 
   });
 }
 
+void scaled_weights(const float *p, int64_t n, float scale, int bits, uint64_t *sums) {
+  const D d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const V r = hn::Set(d, scale), whole = hn::Set(d, chorus_exact_pow2(bits - 23));
+  const VI zero = hn::Zero(DI());
+  for (int64_t begin = 0; begin < n; begin += kPiece) {
+    const int64_t end = begin + kPiece < n ? begin + kPiece : n;
+    Split a{zero, zero};
+    for (int64_t i = begin; i < end; i += lanes) {
+      const V x = hn::Max(load_scores(p, i, end), hn::Zero(d));  // past the end: -inf
+      a.add(hn::Mul(x, r), whole);
+    }
+    *sums++ = a.sum();
+  }
+}
+
+int64_t at_least(const float *keys, int64_t n, float least, int32_t first, int32_t *ids) {
+  const D d;
+  const DI di;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const V from = hn::Set(d, least);
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i += lanes) {
+    const auto is_in = hn::Ge(load_scores(keys, i, n), from);
+    if (hn::AllFalse(d, is_in)) continue;
+    const VI places = hn::Iota(di, first + static_cast<int32_t>(i));
+    count += static_cast<int64_t>(hn::CompressStore(places, hn::RebindMask(di, is_in), di, ids + count));
+  }
+  return count;
+}
+
 void add_probs(Scores scores, int64_t n, float coefficient, float top, float factor, bool first, float *p) {
   const D d;
   const V c = hn::Set(d, coefficient), highest = hn::Set(d, top), f = hn::Set(d, factor);
@@ -311,7 +342,8 @@ void store_keys(const float *keys, int64_t n, float top, float log_sum, chorus_d
 }  // namespace
 
 BlockOps block_ops_of_target() {
-  return {scan, lowest_finite, log_of_probs, add_terms, highest, weights, add_probs, add_component, store_components, store_keys};
+  return {scan, lowest_finite, log_of_probs, add_terms, highest, weights, scaled_weights, at_least,
+          add_probs, add_component, store_components, store_keys};
 }
 
 }  // namespace HWY_NAMESPACE

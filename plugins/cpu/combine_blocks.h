@@ -38,6 +38,10 @@ struct BlockOps {
   // sums[p] = sum over piece p of floor(2^bits exp(coefficient * (score - shift) - top)), whose terms stay within the
   // clamp and whose exponents are never positive. 36 operations.
   void (*weights)(Scores, int64_t n, Term, float top, int bits, uint64_t *sums);
+  // sums[p] = sum over piece p of floor(2^bits (p scale)), the product rounded and at most 1 + 2^-23. 8 operations.
+  void (*scaled_weights)(const float *p, int64_t n, float scale, int bits, uint64_t *sums);
+  // Writes `first` + the places of keys >= least to `ids`, which has room for a whole vector more; their number. 3.
+  int64_t (*at_least)(const float *keys, int64_t n, float least, int32_t first, int32_t *ids);
   // p[v] = 0 + factor * exp(coefficient * score - top) or p[v] + that. 31 operations.
   void (*add_probs)(Scores, int64_t n, float coefficient, float top, float factor, bool first, float *p);
   // One more component a = constant + coefficient * (score - shift) of log sum exp(a), held as top + log(sum). 40.

@@ -10,7 +10,6 @@
 namespace chorus::cpu {
 namespace {
 
-
 double highest_weight(const Row &row) {
   double highest = 0.0;
   for (int i = 0; i < row.count; ++i) highest = std::max(highest, row.models[i].weight);
@@ -37,6 +36,14 @@ void add_block(const Row &row, int64_t b, const float *factors, float *p) {
   }
 }
 
+void set_factors(Row &row, float *factors) {
+  const double highest = highest_weight(row);
+  for (int i = 0; i < row.count; ++i) {
+    const double total = static_cast<double>(own_total(row, row.models[i])) * chorus_exact_pow2(-row.run->bits);
+    factors[i] = static_cast<float>(row.models[i].weight / highest / total);
+  }
+}
+
 // The single model's own best: its lowest id of the highest raw score.
 int64_t argmax_alone(const Row &row) {
   const RowModel &m = row.models[0];
@@ -56,15 +63,23 @@ bool linear_begin(Row &row) {
   return false;
 }
 
+void linear_fill_probs(Row &row) {
+  const Run &run = *row.run;
+  float factors[CHORUS_COMBINE_MAX_MODELS];
+  set_factors(row, factors);
+  run.for_blocks([&](int64_t b) {
+    float *p = row.slot.keys + b * kBlock;
+    add_block(row, b, factors, p);
+    row.slot.tops[b] = run.ops.highest(p, run.size_of(b));
+  });
+  row.top_key = *std::max_element(row.slot.tops, row.slot.tops + run.blocks());
+}
+
 int64_t linear_argmax(Row &row) {
   if (row.count == 1) return argmax_alone(row);
   const Run &run = *row.run;
-  const double highest = highest_weight(row);
   float factors[CHORUS_COMBINE_MAX_MODELS];
-  for (int i = 0; i < row.count; ++i) {
-    const double total = static_cast<double>(own_total(row, row.models[i])) * chorus_exact_pow2(-run.bits);
-    factors[i] = static_cast<float>(row.models[i].weight / highest / total);
-  }
+  set_factors(row, factors);
   run.for_blocks([&](int64_t b) {
     alignas(64) float p[kBlock];
     add_block(row, b, factors, p);

@@ -59,7 +59,8 @@ double key_in_double(const Row &row, int64_t v) {
     const RowModel &m = row.models[i];
     const double l = own_log_prob(m, v);
     if (!std::isinf(l)) {
-      t += m.weight * l;
+      // A positive one-hot or infinite model has one term for all its tokens, and it may be huge.
+      if (m.weight < 0 || m.shape == Shape::kRegular) t += m.weight * l;
     } else if (m.weight > 0) {
       return -std::numeric_limits<double>::infinity();
     }

@@ -14,6 +14,8 @@ struct Slot {
   float *lows;     // [N, blocks]: lowest
   float *tops;     // [blocks]: highest key, or probability
   uint64_t *sums;  // [pieces]: integer weights
+  int32_t *ids;      // [V], whole vectors: with a cut (combine_after.h), tokens near it
+  void *candidates;  // [V] of 16 bytes: likewise
 };
 
 // The static part of a run, and how to loop.
@@ -82,7 +84,7 @@ struct Row {
   RowModel models[CHORUS_COMBINE_MAX_MODELS];
   // Log-linear: of the keys in slot.keys.
   bool has_keys = false, has_key_sums = false;
-  float top_key;
+  float top_key;  // with a cut also of the linear rule's
   double key_log_sum;
   // Linear.
   double log_weights[CHORUS_COMBINE_MAX_MODELS];
@@ -142,6 +144,8 @@ inline int64_t index_of(const float *from, int64_t n, float value) {
 bool linear_begin(Row &row);
 int64_t linear_argmax(Row &row);
 int64_t linear_sample(Row &row, const Draw &draw);
+// p of every token into slot.keys, up to a factor of the row; top_key is the highest.
+void linear_fill_probs(Row &row);
 void linear_prepare_log_probs(Row &row);
 double linear_log_prob(const Row &row, int64_t v);
 void linear_store(Row &row, chorus_dtype dtype, void *out);

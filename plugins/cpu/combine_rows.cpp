@@ -3,7 +3,7 @@
 // fewer rows than threads share the threads block by block.
 #include <atomic>
 
-#include "cpu/combine_row.h"
+#include "cpu/combine_after.h"
 
 namespace chorus::cpu {
 namespace {
@@ -15,6 +15,8 @@ struct CombineState {
   const chorus_host *host;
   BlockOps ops;
   CombineSetup setup;
+  bool has_cut;
+  After after;
 };
 
 bool is_linear(const CombineState &state) { return state.setup.rule == CHORUS_COMBINE_LINEAR; }
@@ -22,22 +24,25 @@ bool is_linear(const CombineState &state) { return state.setup.rule == CHORUS_CO
 // ---- Workspace: a slot per row in flight ----
 
 struct Layout {
-  uint64_t keys, scans, tops, sums, slot;  // bytes
+  uint64_t keys, scans, tops, sums, ids, candidates, slot;  // bytes
 
   explicit Layout(const CombineState &state) {
     const auto tokens = static_cast<uint64_t>(state.setup.n_tokens);
     const uint64_t blocks = (tokens + kBlock - 1) / kBlock;
-    keys = is_linear(state) ? 0 : aligned(tokens * sizeof(float));
+    keys = is_linear(state) && !state.has_cut ? 0 : aligned(tokens * sizeof(float));
     scans = aligned(static_cast<uint64_t>(state.setup.n_models) * blocks * sizeof(float));
     tops = aligned(blocks * sizeof(float));
     sums = aligned(blocks * (kBlock / kPiece) * sizeof(uint64_t));
-    slot = keys + 2 * scans + tops + sums;
+    ids = state.has_cut ? aligned(tokens * sizeof(int32_t)) + kAlignment : 0;
+    candidates = state.has_cut ? aligned(tokens * 16) : 0;
+    slot = keys + 2 * scans + tops + sums + ids + candidates;
   }
   Slot at(void *workspace, int64_t index) const {
     char *keys_at = static_cast<char *>(workspace) + static_cast<uint64_t>(index) * slot;
-    char *highs_at = keys_at + keys, *lows_at = highs_at + scans, *tops_at = lows_at + scans, *sums_at = tops_at + tops;
+    char *highs_at = keys_at + keys, *lows_at = highs_at + scans, *tops_at = lows_at + scans, *sums_at = tops_at + tops, *ids_at = sums_at + sums;
     return {reinterpret_cast<float *>(keys_at), reinterpret_cast<float *>(highs_at), reinterpret_cast<float *>(lows_at),
-            reinterpret_cast<float *>(tops_at), reinterpret_cast<uint64_t *>(sums_at)};
+            reinterpret_cast<float *>(tops_at), reinterpret_cast<uint64_t *>(sums_at),
+            reinterpret_cast<int32_t *>(ids_at), ids_at + ids};
   }
 };
 
@@ -67,10 +72,24 @@ bool write_valid(const CombineState &state, const chorus_combine_args &args, int
   return bad_token;
 }
 
+// The outputs of a cut row: choices only.
+void write_cut(const CombineState &state, const chorus_combine_args &args, int64_t index, Row &row) {
+  Cut cut{};
+  cut_row(row, state.after, draw_of(args, index), cut);
+  if (asks_log_probs(args)) prepare_cut_log_probs(row, state.after, cut);
+  const auto write = [&](const chorus_tensor *token_out, const chorus_tensor *log_prob_out, int64_t token) {
+    const double log_prob = log_prob_out != nullptr ? cut_log_prob(row, state.after, cut, token) : 0.0;
+    write_choice(token_out, log_prob_out, index, token, as_log_prob(CHORUS_F32, log_prob));
+  };
+  write(args.argmax, args.argmax_log_prob, cut.best);
+  write(args.sample, args.sample_log_prob, cut.drawn);
+}
+
 void run_row(const CombineState &state, const chorus_combine_args &args, const Run &run, const Slot &slot, int64_t index) {
   Row row;
   row.run = &run;
   row.slot = slot;
+  row.rule = state.setup.rule;
   bool bad_token;
   if (!collect_models(state.setup, args, index, row.models, row.count) || (row.count == 0 && !may_lack_models(state.setup.rule))) {
     row.status = CHORUS_ROW_BAD_WEIGHT;
@@ -78,7 +97,8 @@ void run_row(const CombineState &state, const chorus_combine_args &args, const R
   } else {
     scan_models(row);
     if (is_linear(state) ? linear_begin(row) : log_linear_begin(row)) {
-      bad_token = write_valid(state, args, index, row);
+      bad_token = false;
+      state.has_cut ? write_cut(state, args, index, row) : void(bad_token = write_valid(state, args, index, row));
     } else {
       bad_token = write_invalid(args, index, state.setup.n_tokens, (row.status & CHORUS_ROW_NAN) != 0 ? kCombineNaN : -kCombineInfinity);
     }
@@ -94,6 +114,8 @@ chorus_status combine_prepare(chorus_plugin_device *device, const void *desc, vo
   if (state == nullptr) return CHORUS_RESOURCE_EXHAUSTED;
   state->ops = block_ops(device);
   state->setup.copy(d);
+  state->has_cut = !is_plain_after(d, nullptr, 0);
+  state->after = {d.temperature, d.top_p, d.min_p, d.top_k};
   *out = state;
   return CHORUS_OK;
 }
