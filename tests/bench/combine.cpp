@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mixtures of distributions beside their floor, a plain vectorised sum over the same bytes of logits, interleaved in the
-// same run: linear and log-linear, a row of log-probs or a sample with its exact log-prob. Medians of the rounds.
+// same run: linear and log-linear, a row of log-probs or a sample (of all, of mass 0.9) with its exact log-prob. Medians of the rounds.
 // Usage: bench-combine [--json] [--vocab V] [--rows B] [--models N] [--dtype bf16|f16|f32] [--threads T] [--rounds R]
 //                      [--device NAME]
 #include <algorithm>
@@ -157,7 +157,7 @@ class Bench {
     chorus_context_destroy(context_);
   }
 
-  void measure(const char *name, chorus_combine_rule rule, uint32_t outputs) {
+  void measure(const char *name, chorus_combine_rule rule, uint32_t outputs, double top_p = 0) {
     chorus_error *error = nullptr;
     chorus_combiner_spec *spec = nullptr;
     chorus_combiner *combiner = nullptr;
@@ -165,6 +165,7 @@ class Bench {
     must(chorus_combiner_spec_set_rule(spec, rule, &error), error);
     must(chorus_combiner_spec_set_max_rows(spec, o_.rows, &error), error);
     must(chorus_combiner_spec_set_outputs(spec, outputs, &error), error);
+    must(chorus_combiner_spec_set_top_p(spec, top_p, &error), error);
     for (int64_t i = 0; i < o_.models; ++i)
       must(chorus_combiner_spec_add_model(spec, CHORUS_SCORES_LOGITS, dtype_of(o_), o_.vocab, o_.vocab,
                                           1.0 / static_cast<double>(i + 1), 1.0, nullptr, &error),
@@ -240,5 +241,7 @@ int main(int argc, char **argv) {
   bench.measure("log-linear row", CHORUS_COMBINE_LOG_LINEAR, CHORUS_COMBINE_OUT_LOG_PROBS);
   bench.measure("linear sample", CHORUS_COMBINE_LINEAR, CHORUS_COMBINE_OUT_SAMPLE);
   bench.measure("log-linear sample", CHORUS_COMBINE_LOG_LINEAR, CHORUS_COMBINE_OUT_SAMPLE);
+  bench.measure("linear top-p", CHORUS_COMBINE_LINEAR, CHORUS_COMBINE_OUT_SAMPLE, 0.9);
+  bench.measure("log-linear top-p", CHORUS_COMBINE_LOG_LINEAR, CHORUS_COMBINE_OUT_SAMPLE, 0.9);
   return 0;
 }
