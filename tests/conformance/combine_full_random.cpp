@@ -108,7 +108,7 @@ CombineProblem full_problem(Random &random) {
       p.weights.push_back(random.chance(0.1) ? 0 : any_sign ? random.uniform(-0.7, 1.5) : random.uniform());
   }
   p.log_probs_dtype = random.pick({CHORUS_F32, CHORUS_F32, CHORUS_F16, CHORUS_BF16});
-  p.options.order = random.pick({1.0, 0.0, 2.0, -1.0, 0.5, 1e-9, kInfinity, -kInfinity});
+  p.options.order = random.pick({1.0, 0.0, 2.0, -1.0, 0.5, 0.02, kInfinity, -kInfinity});
   p.options.trim = static_cast<int32_t>(random.integer(0, (static_cast<int64_t>(p.models.size()) - 1) / 2));
   p.options.vote_k = static_cast<int32_t>(random.integer(1, 6));
   if (random.chance(0.2)) p.options.base_model = static_cast<int32_t>(random.integer(0, static_cast<int64_t>(p.models.size()) - 1));

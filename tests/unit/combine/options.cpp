@@ -40,7 +40,7 @@ void expect_not_created(chorus::CombinerSpec spec, const char *text) {
 }  // namespace
 
 Test(options, refuse) {
-  expect_refused([](auto *s, auto **e) { return chorus_combiner_spec_set_order(s, NAN, e); }, "order is nan");
+  expect_refused([](auto *s, auto **e) { return chorus_combiner_spec_set_order(s, NAN, e); }, "order is NaN");
   expect_refused([](auto *s, auto **e) { return chorus_combiner_spec_set_trim(s, -1, e); }, "trim is -1");
   expect_refused([](auto *s, auto **e) { return chorus_combiner_spec_set_vote_size(s, 0, e); }, "k is 0");
   expect_refused([](auto *s, auto **e) { return chorus_combiner_spec_set_base_model(s, 2, e); }, "the spec has 2 models");
