@@ -100,9 +100,18 @@ int32_t check_operands(const Desc &d, char *why, size_t bytes) {
                            d.sparsify == CHORUS_SPARSIFY_STATISTIC_CUT;
   if (counts_ties && d.granularity == CHORUS_PER_COLUMN)
     return refuse(why, bytes, "sparsify is %d and granularity per column; a cut needs tensor or row (0, 1)", d.sparsify);
-  if (d.numerics != CHORUS_NUMERICS_ACCURATE)
-    return refuse(why, bytes, "numerics is %d; supported: accurate (0)", d.numerics);
+  if (d.numerics != CHORUS_NUMERICS_ACCURATE && d.numerics != CHORUS_NUMERICS_MERGEKIT)
+    return refuse(why, bytes, "numerics is %d; supported: accurate, mergekit (0, 1)", d.numerics);
+  if (d.numerics == CHORUS_NUMERICS_MERGEKIT && !is_float(d.work_dtype))
+    return refuse(why, bytes, "work_dtype is 0x%x with numerics mergekit; supported: f64, f32, f16, bf16", d.work_dtype);
   return 1;
+}
+
+// For kernels that know one numerics alone.
+template <typename Desc>
+int32_t check_accurate(const Desc &d, char *why, size_t bytes) {
+  if (d.numerics == CHORUS_NUMERICS_ACCURATE) return 1;
+  return refuse(why, bytes, "numerics is %d; supported: accurate (0)", d.numerics);
 }
 
 inline int32_t check_apply(const chorus_merge_desc &d, char *why, size_t bytes) {

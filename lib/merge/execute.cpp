@@ -10,7 +10,9 @@
 #include <mutex>
 #include <optional>
 
+#include "merge/element.h"
 #include "merge/scratch.h"
+#include "merge/transposed.h"
 
 namespace chorus::merge {
 namespace {
@@ -43,6 +45,10 @@ bool is_count(chorus_merge_statistic statistic) {
   return statistic == CHORUS_STATISTIC_HISTOGRAM || statistic == CHORUS_STATISTIC_VARIANCE_HISTOGRAM || statistic == CHORUS_STATISTIC_COUNT;
 }
 
+bool is_of_rows(chorus_merge_statistic statistic) {
+  return statistic == CHORUS_STATISTIC_ROW_SOFTMAX || statistic == CHORUS_STATISTIC_ROW_KL;
+}
+
 // The numbers of a piece's run that both kernels take, in the layout of plugin.h.
 struct Numbers {
   std::vector<double> cuts;
@@ -68,13 +74,15 @@ Numbers numbers_of(const Coefficients &c, size_t piece) {
 template <typename T>
 const T *data_or_null(const std::vector<T> &values) { return values.empty() ? nullptr : values.data(); }
 
+// `first_row` is that of the piece, `n` the number of inputs.
 template <typename Args>
-void set_numbers(const Coefficients &c, const Numbers &numbers, Args *args) {
+void set_numbers(const Coefficients &c, const Numbers &numbers, uint64_t first_row, size_t n, Args *args) {
   args->cuts = data_or_null(numbers.cuts);
   args->ties = data_or_null(numbers.ties);
   args->densities = data_or_null(c.densities);
   args->epsilons = data_or_null(c.epsilons);
   args->keys = data_or_null(c.keys);
+  if (!c.cut_scales.empty()) args->cut_scales = c.cut_scales.data() + first_row * n;
 }
 
 class Execution {
@@ -185,10 +193,17 @@ class Execution {
     if (operand.tensor == nullptr) return nullptr;
     const uint64_t element = operand.tensor->type->bits() / 8;
     void *to = lease->allocate(piece.count * element);
-    if (operand.view != nullptr) {
-      operand.view->read(piece.begin, piece.count, to);
+    const auto fetch = [&](uint64_t first, uint64_t count, void *memory) {
+      if (operand.view != nullptr)
+        operand.view->read(first, count, memory);
+      else
+        operand.model->read(*operand.tensor, first * element, count * element, memory);
+    };
+    const Job &job = plan_.jobs[piece.job];
+    if (job.is_transposed()) {
+      read_transposed(row_axis_of(job), piece.begin, piece.count, element, to, fetch);
     } else {
-      operand.model->read(*operand.tensor, piece.begin * element, piece.count * element, to);
+      fetch(piece.begin, piece.count, to);
     }
     done_.fetch_add(piece.count * element, std::memory_order_relaxed);
     return to;
@@ -202,7 +217,15 @@ class Execution {
 
   void write(const Piece &piece, const void *from) {
     const uint64_t element = plan_.jobs[piece.job].type->bits() / 8;
-    writer_->write(piece.job, piece.begin * element, piece.count * element, from);
+    const auto put = [&](uint64_t first, uint64_t count, const void *memory) {
+      writer_->write(piece.job, first * element, count * element, memory);
+    };
+    const Job &job = plan_.jobs[piece.job];
+    if (job.is_transposed()) {
+      write_transposed(row_axis_of(job), piece.begin, piece.count, element, from, put);
+    } else {
+      put(piece.begin, piece.count, from);
+    }
     done_.fetch_add(piece.count * element, std::memory_order_relaxed);
   }
 
@@ -231,7 +254,8 @@ class Execution {
       args.prefix_bits = 16;
     }
     if (reduction.predicate == CHORUS_PREDICATE_TIE) numbers = {c.selections[reduction.cut].cuts, {}};
-    set_numbers(c, numbers, &args);
+    set_numbers(c, numbers, piece.begin / job.columns(), job.inputs.size(), &args);
+    if (!c.row_softmax.empty()) args.row_softmax = c.row_softmax.data() + piece.begin / job.columns() * 2 * (job.inputs.size() + 1);
     plan_.kernels.get(job.reduce_kernels[pass]).run(&args, nullptr);
     keep_statistic(piece, reduction, statistic, entries);
   }
@@ -242,7 +266,9 @@ class Execution {
       case CHORUS_STATISTIC_HISTOGRAM: return n * kHistogramBins;
       case CHORUS_STATISTIC_VARIANCE_HISTOGRAM: return kHistogramBins;
       case CHORUS_STATISTIC_COUNT: return n * n;
-      case CHORUS_STATISTIC_SUM: return groups * n;
+      case CHORUS_STATISTIC_SUM:
+      case CHORUS_STATISTIC_ROW_KL: return groups * n;
+      case CHORUS_STATISTIC_ROW_SOFTMAX: return groups * (n + 1) * 2;
       default: return groups * n * (n + 1) / 2;
     }
   }
@@ -284,6 +310,11 @@ class Execution {
       step.then(statistic, &coefficients_[j]);
     } else if (step.reduction.granularity == CHORUS_PER_ROW && step.reduction.statistic == CHORUS_STATISTIC_GRAM) {
       conclude_rows(j, step, &statistic);
+    } else if (is_of_rows(step.reduction.statistic)) {
+      for (const PieceStatistic &piece : statistics_[j]) {
+        statistic.sums.insert(statistic.sums.end(), piece.sums.begin(), piece.sums.end());
+      }
+      step.then(statistic, &coefficients_[j]);
     } else {
       join_sums(j, statistic_entries(job, step.reduction, job.columns()), &statistic.sums);
       step.then(statistic, &coefficients_[j]);
@@ -326,6 +357,7 @@ class Execution {
       write(piece, first_of(inputs));
       return;
     }
+    const Coefficients &c = coefficients_[piece.job];
     chorus_merge_args args = CHORUS_MERGE_ARGS_INIT;
     args.begin = piece.begin;
     args.count = piece.count;
@@ -333,7 +365,11 @@ class Execution {
     args.inputs = inputs.data();
     args.base = read(job.base, piece, &lease);
     args.output = lease.allocate(piece.count * job.type->bits() / 8);
-    const Coefficients &c = coefficients_[piece.job];
+    if (job.program.element) {
+      apply_element(job, c, piece.begin, piece.count, inputs, args.base, args.output);
+      write(piece, args.output);
+      return;
+    }
     const Numbers numbers = numbers_of(c, piece.number);
     const bool by_row = job.program.stages.granularity == CHORUS_PER_ROW;
     const std::vector<double> repeated = by_row ? weights_of_rows(job, c, piece) : std::vector<double>();
@@ -341,7 +377,7 @@ class Execution {
     args.lambda = c.lambda;
     args.rescales = data_or_null(c.rescales);
     args.unique_scales = data_or_null(c.unique_scales);
-    set_numbers(c, numbers, &args);
+    set_numbers(c, numbers, piece.begin / job.columns(), job.inputs.size(), &args);
     plan_.kernels.get(job.apply_kernel).run(&args, nullptr);
     write(piece, args.output);
   }

@@ -18,6 +18,7 @@ std::vector<uint64_t> key_of(std::initializer_list<int32_t> fields, double numbe
 void add_types(const OperandTypes &types, std::vector<uint64_t> *key) {
   key->push_back(types.base);
   key->push_back(types.output);
+  key->push_back(types.work);
   key->insert(key->end(), types.inputs.begin(), types.inputs.end());
 }
 
@@ -45,7 +46,8 @@ size_t Kernels::reduce(const Reduction &reduction, const OperandTypes &types) {
   desc.sparsify = reduction.sparsify;
   desc.cut_statistic = reduction.cut_statistic;
   desc.epsilon = reduction.epsilon;
-  desc.numerics = numerics_;
+  desc.numerics = types.work != 0 ? CHORUS_NUMERICS_MERGEKIT : CHORUS_NUMERICS_ACCURATE;
+  desc.work_dtype = types.work;
   desc.max_elements = max_elements_;
   Key key = key_of({0, reduction.operand, reduction.statistic, reduction.predicate, reduction.granularity, reduction.sparsify,
                     reduction.cut_statistic}, reduction.epsilon);
@@ -69,7 +71,8 @@ size_t Kernels::apply(const Stages &stages, const OperandTypes &types) {
   desc.combine = stages.combine;
   desc.divisor_floor = stages.divisor_floor;
   desc.add_base = stages.add_base ? 1 : 0;
-  desc.numerics = numerics_;
+  desc.numerics = types.work != 0 ? CHORUS_NUMERICS_MERGEKIT : CHORUS_NUMERICS_ACCURATE;
+  desc.work_dtype = types.work;
   desc.max_elements = max_elements_;
   Key key = key_of({1, stages.operand, stages.granularity, stages.sparsify, stages.cut_statistic, stages.rescale, stages.consensus,
                     stages.combine, stages.add_base ? 1 : 0}, stages.divisor_floor);
@@ -77,8 +80,13 @@ size_t Kernels::apply(const Stages &stages, const OperandTypes &types) {
   return prepare(CHORUS_OP_MERGE_APPLY, key, desc);
 }
 
+void Kernels::add_host_function(const char *method) {
+  const std::string name = std::string("host/") + method;
+  if (std::ranges::find(host_functions_, name) == host_functions_.end()) host_functions_.push_back(name);
+}
+
 std::vector<std::string> Kernels::names() const {
-  std::vector<std::string> out;
+  std::vector<std::string> out = host_functions_;
   for (const PreparedKernel &kernel : kernels_) {
     if (std::ranges::find(out, kernel.kernel_name()) == out.end()) out.emplace_back(kernel.kernel_name());
   }

@@ -3,6 +3,7 @@
 #pragma once
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "merge/methods/method.h"
@@ -15,20 +16,23 @@ struct OperandTypes {
   std::vector<chorus_dtype> inputs;
   chorus_dtype base = 0;  // 0: no base
   chorus_dtype output = 0;
+  chorus_dtype work = 0;  // of the rounding chain; 0 with accurate numerics
 };
 
 class Kernels {
  public:
   Kernels() = default;
-  Kernels(DevicePtr device, uint64_t max_elements, chorus_merge_numerics numerics)
-      : device_(std::move(device)), max_elements_(max_elements), numerics_(numerics) {}
+  Kernels(DevicePtr device, uint64_t max_elements) : device_(std::move(device)), max_elements_(max_elements) {}
 
   // Numbers of kernels, for get(). Fail UNIMPLEMENTED with a cause for each kernel asked.
   size_t reduce(const Reduction &reduction, const OperandTypes &types);
   size_t apply(const Stages &stages, const OperandTypes &types);
 
+  // A method's element function takes part, in place of a kernel.
+  void add_host_function(const char *method);
+
   const PreparedKernel &get(size_t index) const { return kernels_[index]; }
-  // Names of those in use, each once: "cpu/merge_apply".
+  // Names of those in use, each once: "cpu/merge_apply", "host/nearswap".
   std::vector<std::string> names() const;
 
  private:
@@ -38,9 +42,9 @@ class Kernels {
 
   DevicePtr device_;
   uint64_t max_elements_ = 0;
-  chorus_merge_numerics numerics_ = CHORUS_NUMERICS_ACCURATE;
   std::map<Key, size_t> known_;
   std::vector<PreparedKernel> kernels_;
+  std::vector<std::string> host_functions_;
 };
 
 }  // namespace chorus::merge

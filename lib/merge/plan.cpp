@@ -74,6 +74,7 @@ OperandTypes types_of(const Job &job) {
   for (const Operand &input : job.inputs) types.inputs.push_back(input.tensor != nullptr ? input.tensor->type->dtype : job.type->dtype);
   types.base = job.base.tensor != nullptr ? job.base.tensor->type->dtype : 0;
   types.output = job.type->dtype;
+  types.work = job.work;
   return types;
 }
 
@@ -118,12 +119,16 @@ uint64_t largest_piece(const Plan &plan) {
 }
 
 void choose_kernels(Plan *plan, const DevicePtr &device) {
-  plan->kernels = Kernels(device, largest_piece(*plan), plan->settings.numerics);
+  plan->kernels = Kernels(device, largest_piece(*plan));
   for (Job &job : plan->jobs) {
     if (job.kind != JobKind::kMerge) continue;
     const OperandTypes types = types_of(job);
     for (const Pass &pass : job.program.passes) job.reduce_kernels.push_back(plan->kernels.reduce(pass.reduction, types));
-    job.apply_kernel = plan->kernels.apply(job.program.stages, types);
+    if (job.program.element) {
+      plan->kernels.add_host_function(plan->recipe.method->name);
+    } else {
+      job.apply_kernel = plan->kernels.apply(job.program.stages, types);
+    }
   }
 }
 
@@ -162,6 +167,16 @@ void look_at_disk(Plan *plan) {
 
 }  // namespace
 
+uint64_t Job::columns() const {
+  if (shape.empty()) return 1;
+  const size_t axis = program.row_axis >= 0 ? static_cast<size_t>(program.row_axis) : shape.size() - 1;
+  return std::max<uint64_t>(1, static_cast<uint64_t>(shape[std::min(axis, shape.size() - 1)]));
+}
+
+bool Job::is_transposed() const {
+  return kind == JobKind::kMerge && program.row_axis >= 0 && static_cast<size_t>(program.row_axis) + 1 < shape.size();
+}
+
 uint64_t Job::operand_bytes() const {
   uint64_t bytes = base.tensor != nullptr ? base.tensor->bytes : 0;
   for (const Operand &input : inputs) bytes += input.tensor != nullptr ? input.tensor->bytes : 0;
@@ -181,6 +196,7 @@ uint64_t Job::statistic_bytes(uint64_t elements) const {
     const auto statistic = pass.reduction.statistic;
     const uint64_t entries = statistic == CHORUS_STATISTIC_HISTOGRAM || statistic == CHORUS_STATISTIC_VARIANCE_HISTOGRAM ? n * kHistogramBins
                              : statistic == CHORUS_STATISTIC_COUNT                                                       ? n * n
+                             : statistic == CHORUS_STATISTIC_ROW_SOFTMAX || statistic == CHORUS_STATISTIC_ROW_KL         ? groups * n * 2
                                                                                                                          : groups * n * (n + 1) / 2;
     most = std::max(most, entries * sizeof(uint64_t));
   }
@@ -207,7 +223,7 @@ Plan make_plan(const std::shared_ptr<const Context> &context, MergeSettings sett
   diagnostics.throw_if_any();
   const std::vector<Group> groups = make_groups(plan.recipe, plan.inputs, &diagnostics);
   diagnostics.throw_if_any();
-  JobMaker maker(plan.recipe, plan.settings.seed, &diagnostics);
+  JobMaker maker(plan.recipe, plan.settings.seed, plan.settings.numerics, &diagnostics);
   for (const Placement &placement : place_tensors(groups, &diagnostics)) {
     if (std::optional<Job> job = maker.make(placement)) plan.jobs.push_back(std::move(*job));
   }

@@ -49,6 +49,7 @@ struct Job {
   JobKind kind = JobKind::kMerge;
   std::string name;
   const checkpoint::StorageType *type = nullptr;
+  chorus_dtype work = 0;  // NUMERICS_MERGEKIT: the format of its arithmetic
   std::vector<int64_t> shape;
   uint64_t elements = 0;
   std::vector<Operand> inputs;
@@ -62,7 +63,10 @@ struct Job {
   // Bytes of all operands: what one pass reads.
   uint64_t operand_bytes() const;
   size_t operand_count() const;
-  uint64_t columns() const { return shape.empty() ? 1 : std::max<uint64_t>(1, static_cast<uint64_t>(shape.back())); }
+  // Elements of a row: along the program's axis, by default the last.
+  uint64_t columns() const;
+  // Rows run along another dimension than the last: pieces are of the tensor with that dimension moved last.
+  bool is_transposed() const;
   // Some stage works row by row.
   bool is_by_row() const;
   // Bytes of the largest statistic a pass gives for a piece of `elements`.

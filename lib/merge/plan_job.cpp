@@ -151,6 +151,16 @@ bool JobMaker::has_one_shape(const Placement &placement, const Job &job) {
   return true;
 }
 
+chorus_dtype JobMaker::work_of(const Placement &placement) const {
+  if (numerics_ == CHORUS_NUMERICS_ACCURATE) return 0;
+  const checkpoint::StorageType *joint = recipe_.dtype;
+  for (const Part &part : parts_of(placement)) {
+    const bool counts = recipe_.dtype == nullptr && part.tensor != nullptr && is_float(part.tensor->type->dtype);
+    if (counts) joint = promoted(joint, part.tensor->type);
+  }
+  return joint != nullptr ? joint->dtype : 0;
+}
+
 bool JobMaker::choose_types(const Placement &placement, Job *job) {
   const checkpoint::StorageType *joint = nullptr, *other = nullptr;
   for (const Part &part : parts_of(placement)) {
@@ -188,15 +198,16 @@ void JobMaker::choose_kind(Job *job) const {
     if (c.weights[i] != 0) used.push_back(i);
   }
   const Stages &stages = job->program.stages;
+  if (job->program.element) return;
   if (!job->program.passes.empty() && !(used.empty() && stages.add_base)) return;
   const Operand *same = nullptr;
   if (stages.operand == CHORUS_OPERAND_X && !stages.add_base && stages.sparsify == CHORUS_SPARSIFY_NONE && used.size() == 1 && c.lambda == 1 &&
-      (stages.combine == CHORUS_MERGE_MEAN || c.weights[used[0]] == 1)) {
+      ((stages.combine == CHORUS_MERGE_MEAN && job->work == 0) || c.weights[used[0]] == 1)) {
     same = &job->inputs[used[0]];
   } else if (stages.add_base && (used.empty() || c.lambda == 0)) {
     same = &job->base;
   }
-  if (same == nullptr || same->tensor->type != job->type) return;
+  if (same == nullptr || same->tensor->type != job->type || (job->work != 0 && job->work != job->type->dtype)) return;
   job->kind = JobKind::kCopy;
   job->program.passes.clear();
   job->inputs = {Operand(*same)};
@@ -224,8 +235,10 @@ std::optional<Job> JobMaker::make(const Placement &found) {
   job.shape = stored->shape;
   job.elements = checked_elements(job.shape).value();
 
-  const std::optional<Settings> settings = settings_of(placement, job.shape);
+  std::optional<Settings> settings = settings_of(placement, job.shape);
   if (!settings) return std::nullopt;
+  job.work = work_of(placement);
+  settings->set_rounding(Rounding(job.work));
   try {
     job.program = recipe_.method->program(*settings);
   } catch (const Failure &failure) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // merge.apply: one piece of N tensors -> the merged piece, through the stages operand, sparsify, rescale, consensus,
-// combine, lambda, base. f64 inside, multiply then add in input order, one rounding at the store. Cost: one pass, and for
-// ranks a sort per group.
+// combine, lambda, base. f64 inside, multiply then add in input order, one rounding at the store; or with numerics mergekit a
+// rounding at each step. Cost: one pass, and for ranks a sort per group.
 #include <algorithm>
 
 #include "reference/merge_sparsify.h"
@@ -57,26 +57,29 @@ Weights weights_of(const chorus_merge_desc &d, const chorus_merge_args &args, ui
 
 void load(const ApplyState &state, const chorus_merge_args &args, const double *w, uint64_t at, bool needs_base, Element *e) {
   const Operands &o = state.operands;
-  e->base = needs_base ? o.base(args.base, at) : 0.0;
+  const Chain chain(state.desc);
+  e->base = needs_base ? chain.round(o.base(args.base, at)) : 0.0;
   for (int32_t i = 0; i < o.n_inputs; ++i) {
     e->kept[i] = w[i] != 0.0 && args.inputs[i] != nullptr;
     e->values[i] = 0.0;
     if (!e->kept[i]) continue;
-    const double x = o.x(i, args.inputs[i], at);
-    e->values[i] = o.deltas ? x - e->base : x;
+    const double x = chain.round(o.x(i, args.inputs[i], at));
+    e->values[i] = o.deltas ? chain.round(x - e->base) : x;
   }
 }
 
 void rescale(const chorus_merge_desc &d, const chorus_merge_args &args, Element *e) {
+  const Chain chain(d);
   for (int32_t i = 0; i < d.n_inputs; ++i) {
-    if (d.rescale == CHORUS_RESCALE_L1) e->values[i] = args.rescales[i] * e->values[i];
-    if (d.rescale == CHORUS_RESCALE_INVERSE_DENSITY) e->values[i] = e->values[i] / args.densities[i];
+    if (d.rescale == CHORUS_RESCALE_L1) e->values[i] = chain.round(args.rescales[i] * e->values[i]);
+    if (d.rescale == CHORUS_RESCALE_INVERSE_DENSITY) e->values[i] = chain.round(e->values[i] / args.densities[i]);
   }
 }
 
 // The vote of input i: its value, weighted when the descriptor says so.
 double vote(const chorus_merge_desc &d, const double *w, const Element &e, int32_t i) {
-  return d.operand == CHORUS_OPERAND_WEIGHTED_DELTA ? w[i] * e.values[i] : e.values[i];
+  const Chain chain(d);
+  return d.operand == CHORUS_OPERAND_WEIGHTED_DELTA ? chain.round(chain.round(w[i]) * e.values[i]) : e.values[i];
 }
 
 // Elects + where the votes sum to 0 or more, else -, and drops what does not have the elected sign; 0 has none.
@@ -114,12 +117,53 @@ double combine(const chorus_merge_desc &d, const chorus_merge_args &args, const 
   return count == 1 && args.unique_scales != nullptr ? args.unique_scales[last] * mean : mean;
 }
 
+// Whether the terms are summed by fused multiply-add into one accumulator, as the rival's weighted average is.
+bool is_fused(const chorus_merge_desc &d) {
+  return d.operand == CHORUS_OPERAND_X && d.combine <= CHORUS_MERGE_MEAN && d.sparsify == CHORUS_SPARSIFY_NONE &&
+         d.rescale == CHORUS_RESCALE_NONE && d.consensus == CHORUS_CONSENSUS_NONE;
+}
+
+// The same in the rival's chain: weighted averages fused, over the sum of the weights, rounded once; coefficients' products and
+// sums in f32, rounded once; else each product, sum, weight and quotient rounded.
+double combine_rounded(const chorus_merge_desc &d, const chorus_merge_args &args, const Weights &weights, const Element &e) {
+  constexpr double kSmallDivisor = 1e-8;  // below it the rival divides by 1
+  const Chain chain(d);
+  const bool fused = is_fused(d), coefficients = d.combine == CHORUS_MERGE_COEFFICIENTS;
+  double sum = 0.0, divisor = 0.0;
+  int32_t count = 0, last = 0;
+  for (int32_t i = 0; i < d.n_inputs; ++i) {
+    const double w = fused || coefficients ? chain.wide(weights.w[i]) : chain.round(weights.w[i]);
+    if (d.combine == CHORUS_MERGE_MEAN || e.kept[i]) divisor = chain.wide(divisor + w);
+    if (!e.kept[i]) continue;
+    const double product = w * e.values[i];
+    sum = fused ? chain.fused(e.values[i], w, sum) : chain.wide(sum + (coefficients ? chain.wide(product) : chain.round(product)));
+    ++count;
+    last = i;
+  }
+  if (coefficients && d.has_base && weights.w[d.n_inputs] != 0.0) sum = chain.wide(sum + chain.wide(chain.wide(weights.w[d.n_inputs]) * e.base));
+  if (fused) return chain.round(d.combine == CHORUS_MERGE_MEAN ? sum / divisor : sum);
+  sum = chain.round(sum);
+  if (coefficients || d.combine == CHORUS_MERGE_SUM) return sum;
+  divisor = chain.round(divisor);
+  if (d.combine == CHORUS_MERGE_MEAN) return chain.round(sum / (std::fabs(divisor) < kSmallDivisor ? 1.0 : divisor));
+  if (d.divisor_floor > 0.0) divisor = std::max(divisor, chain.round(d.divisor_floor));
+  const double mean = chain.round(sum / (divisor == 0.0 ? 1.0 : divisor));
+  return count == 1 && args.unique_scales != nullptr ? chain.round(args.unique_scales[last] * mean) : mean;
+}
+
+// Times lambda, plus the base.
+double finish_rounded(const chorus_merge_desc &d, const chorus_merge_args &args, double base, double y) {
+  const Chain chain(d);
+  if (args.lambda != 1.0) y = chain.round(chain.wide(args.lambda) * y);
+  return d.add_base != 0 ? chain.round(base + y) : y;
+}
+
 chorus_status apply_run(const void *prepared, const void *args_pointer, const chorus_exec *exec, chorus_error_slot) {
   const auto &state = *static_cast<const ApplyState *>(prepared);
   const auto &args = *static_cast<const chorus_merge_args *>(args_pointer);
   const chorus_merge_desc &d = state.desc;
   const Groups groups = groups_of(d.granularity, args);
-  Sparsifier sparsifier(d.sparsify, d.cut_statistic, d.n_inputs, sparsify_args(args),
+  Sparsifier sparsifier(d.sparsify, d.cut_statistic, d.n_inputs, Chain(d), sparsify_args(args),
                         d.sparsify == CHORUS_SPARSIFY_RANK ? exec->workspace : nullptr, groups.size);
   for (uint64_t g = 0; g < groups.count; ++g) {
     const Weights weights = weights_of(d, args, g);
@@ -137,8 +181,13 @@ chorus_status apply_run(const void *prepared, const void *args_pointer, const ch
       sparsifier.keep(j, args.begin + at, e.values, e.kept);
       rescale(d, args, &e);
       if (d.consensus == CHORUS_CONSENSUS_SIGN) elect_sign(d, weights.w, &e);
-      double y = args.lambda * combine(d, args, weights, e);
-      if (d.add_base != 0) y = e.base + y;
+      double y;
+      if (d.numerics == CHORUS_NUMERICS_MERGEKIT) {
+        y = finish_rounded(d, args, e.base, combine_rounded(d, args, weights, e));
+      } else {
+        y = args.lambda * combine(d, args, weights, e);
+        if (d.add_base != 0) y = e.base + y;
+      }
       store_f64(d.output_dtype, args.output, static_cast<int64_t>(at), y);
     }
   }

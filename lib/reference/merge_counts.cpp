@@ -9,7 +9,7 @@ void count_variance(const ReduceState &state, const chorus_merge_reduce_args &ar
   bool any = false;
   for (int32_t i = 0; i < state.desc.n_inputs; ++i) any |= terms.satisfied[i];
   if (!any) return;
-  const uint32_t key = key_of(variance(terms.values, terms.satisfied, state.desc.n_inputs));
+  const uint32_t key = key_of(Chain(state.desc).round(variance(terms.values, terms.satisfied, state.desc.n_inputs)));
   const bool counts = state.desc.predicate != CHORUS_PREDICATE_PREFIX || args.prefix_bits == 0 ||
                       key >> (31 - args.prefix_bits) == args.prefixes[0];
   if (counts) ++bins[bin_of(key, args.prefix_bits)];

@@ -64,16 +64,17 @@ Walk::Walk(const ReduceState &state, const chorus_merge_reduce_args &args, void 
       args_(args),
       groups_(groups_of(state.desc.granularity, args)),
       sparsifier_(state.desc.predicate == CHORUS_PREDICATE_KEPT ? state.desc.sparsify : CHORUS_SPARSIFY_NONE,
-                  state.desc.cut_statistic, state.desc.n_inputs, sparsify_args(args),
+                  state.desc.cut_statistic, state.desc.n_inputs, Chain(state.desc), sparsify_args(args),
                   state.desc.sparsify == CHORUS_SPARSIFY_RANK ? memory : nullptr, groups_.size) {}
 
 void Walk::load(uint64_t at, double *deltas, bool *present, double *base) const {
   const Operands &o = state_.operands;
-  *base = args_.base != nullptr && o.has_base ? o.base(args_.base, at) : 0.0;
+  const Chain chain(state_.desc);
+  *base = args_.base != nullptr && o.has_base ? chain.round(o.base(args_.base, at)) : 0.0;
   for (int32_t i = 0; i < o.n_inputs; ++i) {
     present[i] = args_.inputs[i] != nullptr;
-    const double x = present[i] ? o.x(i, args_.inputs[i], at) : 0.0;
-    deltas[i] = o.deltas && present[i] ? x - *base : x;
+    const double x = present[i] ? chain.round(o.x(i, args_.inputs[i], at)) : 0.0;
+    deltas[i] = o.deltas && present[i] ? chain.round(x - *base) : x;
   }
 }
 
@@ -106,7 +107,7 @@ void Walk::element(uint64_t j, Terms *out) {
   sparsifier_.keep(j, args_.begin + at, out->values, out->satisfied);
   if (d.predicate == CHORUS_PREDICATE_TIE && d.sparsify == CHORUS_SPARSIFY_STATISTIC_CUT &&
       d.cut_statistic == CHORUS_CUT_VARIANCE) {  // one statistic, and one cut, for all inputs
-    const bool tie = key_of(variance(out->values, out->satisfied, d.n_inputs)) == key_of(args_.cuts[0]);
+    const bool tie = key_of(Chain(d).round(variance(out->values, out->satisfied, d.n_inputs))) == key_of(args_.cuts[0]);
     for (int32_t i = 0; i < d.n_inputs; ++i) out->satisfied[i] = out->satisfied[i] && tie;
     return;
   }

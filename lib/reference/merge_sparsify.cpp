@@ -10,11 +10,12 @@ uint64_t rank_bytes(int32_t n_inputs, uint64_t size) {
   return aligned(8 * size) + aligned(4 * size * static_cast<uint64_t>(n_inputs));
 }
 
-Sparsifier::Sparsifier(chorus_merge_sparsify kind, chorus_merge_cut_statistic statistic, int32_t n_inputs,
+Sparsifier::Sparsifier(chorus_merge_sparsify kind, chorus_merge_cut_statistic statistic, int32_t n_inputs, const Chain &chain,
                        const SparsifyArgs &args, void *memory, uint64_t size)
     : kind_(kind),
       statistic_(statistic),
       n_inputs_(n_inputs),
+      chain_(chain),
       args_(args),
       most_(size),
       sorted_(static_cast<uint64_t *>(memory)),
@@ -37,7 +38,7 @@ bool Sparsifier::above(int32_t slot, double magnitude) {
 void Sparsifier::keep(uint64_t j, uint64_t index, const double *deltas, bool *kept) {
   if (kind_ == CHORUS_SPARSIFY_NONE) return;
   if (kind_ == CHORUS_SPARSIFY_STATISTIC_CUT && statistic_ == CHORUS_CUT_VARIANCE) {
-    if (!above(0, variance(deltas, kept, n_inputs_))) std::fill(kept, kept + n_inputs_, false);
+    if (!above(0, chain_.round(variance(deltas, kept, n_inputs_)))) std::fill(kept, kept + n_inputs_, false);
     return;
   }
   for (int32_t i = 0; i < n_inputs_; ++i) {
@@ -49,10 +50,10 @@ void Sparsifier::keep(uint64_t j, uint64_t index, const double *deltas, bool *ke
         kept[i] = over_lower && !over_upper;
         break;
       }
-      case CHORUS_SPARSIFY_BERNOULLI: kept[i] = drawn(args_.keys[i], index, admission(args_.densities[i])); break;
+      case CHORUS_SPARSIFY_BERNOULLI: kept[i] = drawn(args_.keys[i], index, admission(chain_.probability(args_.densities[i]))); break;
       case CHORUS_SPARSIFY_RANK: {
         const uint32_t rank = ranks_[static_cast<uint64_t>(i) * most_ + j];
-        const double p = rank_probability(args_.densities[i], args_.epsilons[i], rank, size_);
+        const double p = chain_.rank_probability(args_.densities[i], args_.epsilons[i], rank, size_);
         kept[i] = drawn(args_.keys[i], index, admission(p));
         break;
       }

@@ -3,6 +3,7 @@
 #pragma once
 #include "chorus/plugin_merge.hpp"
 #include "reference/backend.h"
+#include "reference/merge_chain.h"
 
 namespace chorus::reference {
 
@@ -12,8 +13,8 @@ uint64_t rank_bytes(int32_t n_inputs, uint64_t size);
 class Sparsifier {
  public:
   // `memory` is used with CHORUS_SPARSIFY_RANK alone, for groups of up to `size` elements.
-  Sparsifier(chorus_merge_sparsify kind, chorus_merge_cut_statistic statistic, int32_t n_inputs, const SparsifyArgs &args,
-             void *memory, uint64_t size);
+  Sparsifier(chorus_merge_sparsify kind, chorus_merge_cut_statistic statistic, int32_t n_inputs, const Chain &chain,
+             const SparsifyArgs &args, void *memory, uint64_t size);
 
   // Before the elements of a group: its size, and the magnitudes of input i by magnitude(i, j) when ranks are needed.
   template <typename Magnitude>
@@ -37,6 +38,7 @@ class Sparsifier {
   chorus_merge_sparsify kind_;
   chorus_merge_cut_statistic statistic_;
   int32_t n_inputs_;
+  Chain chain_;
   SparsifyArgs args_;
   uint64_t group_ = 0, size_ = 0, most_;
   uint64_t *sorted_;

@@ -18,7 +18,7 @@ struct ApplyState {
 
 int32_t apply_score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
   const auto &d = *static_cast<const chorus_merge_desc *>(desc);
-  if (check_apply(d, why, bytes) == 0) return 0;
+  if (check_apply(d, why, bytes) == 0 || check_accurate(d, why, bytes) == 0) return 0;
   if (d.granularity == CHORUS_PER_COLUMN)
     return refuse(why, bytes, "granularity is per column (2); supported: tensor, row (0, 1)");
   return kScore;

@@ -24,7 +24,7 @@ constexpr uint64_t kMostSumTasks = 16;          // each has scratch of its own
 
 int32_t reduce_score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
   const auto &d = *static_cast<const chorus_merge_reduce_desc *>(desc);
-  if (check_reduce(d, why, bytes) == 0) return 0;
+  if (check_reduce(d, why, bytes) == 0 || check_accurate(d, why, bytes) == 0) return 0;
   if (d.granularity == CHORUS_PER_COLUMN)
     return refuse(why, bytes, "granularity is per column (2); supported: tensor, row (0, 1)");
   return kScore;

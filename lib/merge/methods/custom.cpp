@@ -66,7 +66,7 @@ void add_rescale(const Settings &settings, chorus_merge_rescale rescale, Program
   if (rescale == CHORUS_RESCALE_L1 && out->stages.sparsify == CHORUS_SPARSIFY_STATISTIC_CUT) {
     fail(CHORUS_UNIMPLEMENTED, "rescale is l1 with sparsify: variance; the sums of what a variance keeps are not implemented yet");
   }
-  if (rescale == CHORUS_RESCALE_L1) add_l1_rescale(out);
+  if (rescale == CHORUS_RESCALE_L1) add_l1_rescale(settings, out);
   if (rescale != CHORUS_RESCALE_INVERSE_DENSITY) return;
   if (out->stages.sparsify == CHORUS_SPARSIFY_STATISTIC_CUT) {
     fail(CHORUS_INVALID_ARGUMENT, "rescale is inverse_density with sparsify: variance, which has no density; none is allowed");

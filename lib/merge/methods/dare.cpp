@@ -8,7 +8,7 @@ namespace {
 
 Program program(const Settings &settings, bool consensus) {
   Program out = delta_program(settings, consensus);
-  if (thin(settings, &out) && settings.flag("rescale")) add_l1_rescale(&out);
+  if (thin(settings, &out) && settings.flag("rescale")) add_l1_rescale(settings, &out);
   return out;
 }
 

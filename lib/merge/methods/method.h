@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "chorus/plugin.h"
+#include "merge/methods/rounding.h"
 
 namespace chorus::merge {
 
@@ -42,6 +43,8 @@ class Settings {
   Settings(size_t n_inputs, bool has_base, std::vector<int64_t> shape, std::string tensor, uint64_t seed)
       : n_inputs_(n_inputs), has_base_(has_base), shape_(std::move(shape)), tensor_(std::move(tensor)), seed_(seed) {}
   void set(const std::string &name, std::vector<double> values) { values_[name] = std::move(values); }
+  // NUMERICS_MERGEKIT: the rounding of every step. Without it, none.
+  void set_rounding(Rounding rounding) { rounding_ = rounding; }
 
   size_t n_inputs() const { return n_inputs_; }
   bool has_base() const { return has_base_; }
@@ -50,6 +53,7 @@ class Settings {
   bool flag(const std::string &name) const { return number(name) != 0; }
   const std::vector<double> &per_model(const std::string &name) const { return values_.at(name); }
   uint64_t elements() const;
+  const Rounding &rounding() const { return rounding_; }
   // Keys of the random numbers of each input: of seed, place among the inputs, and the tensor's name.
   std::vector<uint64_t> keys() const;
 
@@ -59,6 +63,7 @@ class Settings {
   std::vector<int64_t> shape_;
   std::string tensor_;
   uint64_t seed_;
+  Rounding rounding_;
   std::map<std::string, std::vector<double>> values_;
 };
 
@@ -105,13 +110,16 @@ struct Coefficients {
   std::vector<double> cuts;           // of magnitudes without ties, where there is no selection
   std::vector<double> densities, epsilons, rescales, unique_scales;
   std::vector<uint64_t> keys;
+  std::vector<double> scalars;      // of the tensor, for an element function
+  std::vector<double> row_softmax;  // of each row, as ROW_SOFTMAX gives it
+  std::vector<double> cut_scales;   // of each row: of each input
 };
 
 // What a pass gave for the whole tensor (or row).
 struct Statistic {
   size_t n = 0;                    // operands
   uint64_t elements = 0;           // of the tensor
-  std::vector<double> sums;        // GRAM: upper triangle row by row; SUM: one for each input
+  std::vector<double> sums;        // GRAM: upper triangle row by row; SUM: one for each input; ROW_*: of all rows
   std::vector<uint64_t> counts;    // HISTOGRAM: [n][65536]; COUNT: [n][n]
   std::vector<std::vector<uint64_t>> piece_counts;  // COUNT of TIE, piece by piece
 
@@ -128,10 +136,24 @@ struct Pass {
   std::function<void(const Statistic &, Coefficients *)> then;
 };
 
+// Some elements of one row (or tensor), for a function of the elements at one place.
+struct ElementBlock {
+  std::span<const double *const> inputs;  // NULL where it is not read
+  const double *base;                     // NULL without one
+  const double *weights;                  // Coefficients::weights of the row at hand
+  const Coefficients &coefficients;
+  size_t count;
+  double *out;
+};
+
 struct Program {
   std::vector<Pass> passes;
   Stages stages;
   Coefficients coefficients;
+  // What the stages cannot say, instead of them: runs on the host, in scalar code. The plan names it.
+  std::function<void(const ElementBlock &)> element;
+  // The dimension along which rows run, where granularity is per row; -1: the last.
+  int row_axis = -1;
 };
 
 // ---- Methods ----------------------------------------------------------------------------------------------------
@@ -158,8 +180,6 @@ struct Method {
 std::span<const Method> methods();
 // NULL when there is none of that name.
 const Method *find_method(std::string_view name);
-// A method of mergekit that this table lacks yet.
-bool is_planned_method(std::string_view name);
 // Any method's parameter of that name, this table's or not: inert in a recipe of another method.
 bool is_known_parameter(std::string_view name);
 

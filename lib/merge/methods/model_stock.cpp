@@ -11,23 +11,35 @@ namespace {
 
 constexpr double kSmall = 1e-6;
 
-double mean_cosine(const Statistic &s) {
+double mean_cosine(const Statistic &s, const Rounding &r) {
+  const auto norm = [&](size_t i) { return r(std::sqrt(s.gram(i, i))); };
   double sum = 0;
   for (size_t i = 0; i < s.n; ++i) {
     for (size_t j = i + 1; j < s.n; ++j) {
-      sum += std::clamp(s.gram(i, j) / std::max(std::sqrt(s.gram(i, i)) * std::sqrt(s.gram(j, j)), kSmall), -1.0, 1.0);
+      sum += std::clamp(r(r(s.gram(i, j)) / std::max(r(norm(i) * norm(j)), r(kSmall))), -1.0, 1.0);
     }
   }
-  return sum / (0.5 * static_cast<double>(s.n) * static_cast<double>(s.n - 1));
+  return r(sum / (0.5 * static_cast<double>(s.n) * static_cast<double>(s.n - 1)));
 }
 
-void set_weights(const Statistic &s, Coefficients *c) {
-  const double n = static_cast<double>(s.n), cosine = mean_cosine(s), divisor = 1 + (n - 1) * cosine;
-  const double t = std::abs(divisor) < kSmall ? 0 : n * cosine / divisor;
-  c->weights.assign(s.n, t / n);
+// t, of one tensor or row.
+double between(const Statistic &s, const Rounding &r) {
+  const double n = static_cast<double>(s.n), cosine = mean_cosine(s, r), divisor = r(1 + r((n - 1) * cosine));
+  return std::abs(divisor) < kSmall ? 0 : r(r(n * cosine) / divisor);
+}
+
+// mergekit's chain: the mean of the models, then towards the base.
+void move_to_mean(const ElementBlock &block, const Rounding &r) {
+  const double t = block.weights[0], rest = r(1 - t), n = static_cast<double>(block.inputs.size());
+  for (size_t e = 0; e < block.count; ++e) {
+    double mean = 0;
+    for (const double *x : block.inputs) mean = r(mean + x[e]);
+    block.out[e] = r(r(t * r(mean / n)) + r(rest * block.base[e]));
+  }
 }
 
 Program program(const Settings &settings) {
+  const Rounding r = settings.rounding();
   Program out;
   out.stages.operand = CHORUS_OPERAND_DELTA;
   out.stages.add_base = true;
@@ -36,7 +48,11 @@ Program program(const Settings &settings) {
   Reduction gram;
   gram.operand = CHORUS_OPERAND_DELTA;
   gram.granularity = out.stages.granularity;
-  out.passes.push_back({gram, set_weights});
+  out.passes.push_back({gram, [r](const Statistic &s, Coefficients *c) {
+                          const double t = between(s, r);
+                          c->weights.assign(s.n, r.is_active() ? t : t / static_cast<double>(s.n));
+                        }});
+  if (r.is_active()) out.element = [r](const ElementBlock &block) { move_to_mean(block, r); };
   return out;
 }
 

@@ -5,19 +5,35 @@
 #include <cmath>
 
 #include "merge/methods/table.h"
-#include "runtime/error.h"
 
 namespace chorus::merge {
 namespace {
 
 constexpr double kSmallNorm = 1e-7, kParallel = 1e-16, kSmallSum = 1e-6;
 
-std::vector<double> on_the_arc(const Statistic &s, double t) {
-  const auto length = [&](size_t i) { return std::max(std::sqrt(s.gram(i, i)), kSmallNorm); };
-  const double cosine = std::clamp(s.gram(0, 1) / length(0) / length(1), -1.0, 1.0);
-  if (1 - cosine * cosine <= kParallel) return {1 - t, t};
-  const double angle = std::acos(cosine), sine = std::sin(angle);
-  return {std::sin((1 - t) * angle) / sine, std::sin(t * angle) / sine};
+// Factors of the two vectors and what their sum is divided by; 1 on a straight line.
+struct Arc {
+  double first, second, divisor;
+};
+
+Arc arc_of(const Statistic &s, double t, const Rounding &r) {
+  const auto length = [&](size_t i) { return std::max(r(std::sqrt(s.gram(i, i))), r(kSmallNorm)); };
+  const double cosine = std::clamp(r(s.gram(0, 1) / length(0) / length(1)), -1.0, 1.0);
+  if (r(1 - r(cosine * cosine)) <= kParallel) return {r.scalar(1 - t), r.scalar(t), 1};
+  const double angle = r(std::acos(cosine));
+  const auto factor = [&](double share) { return r(std::sin(r(r.scalar(share) * angle))); };
+  return {factor(1 - t), factor(t), r(std::sin(angle))};
+}
+
+// mergekit's chain; without rounding the arc's factors are divided beforehand.
+void walk_the_arc(const ElementBlock &block, const Rounding &r) {
+  const double *w = block.weights, *base = block.base;
+  const auto from_base = [&](double x, size_t e) { return base != nullptr ? r(x - base[e]) : x; };
+  for (size_t e = 0; e < block.count; ++e) {
+    const double a = from_base(block.inputs[0][e], e), b = from_base(block.inputs[1][e], e);
+    const double y = r(r(r(w[0] * a) + r(w[1] * b)) / w[2]);
+    block.out[e] = base != nullptr ? r(base[e] + y) : y;
+  }
 }
 
 Program program(const Settings &settings) {
@@ -34,12 +50,19 @@ Program program(const Settings &settings) {
   out.coefficients.weights = {1 - t, t};
   if (t == 0 || t == 1) return out;
   if (!settings.flag("nuslerp_flatten")) {
-    if (settings.flag("nuslerp_row_wise")) {
-      fail(CHORUS_UNIMPLEMENTED, "nuslerp_row_wise, vectors along the first dimension, is not implemented yet; leave it false");
-    }
     gram.granularity = out.stages.granularity = CHORUS_PER_ROW;
+    if (settings.flag("nuslerp_row_wise")) out.row_axis = 0;
   }
-  out.passes.push_back({gram, [t](const Statistic &s, Coefficients *c) { c->weights = on_the_arc(s, t); }});
+  const Rounding r = settings.rounding();
+  if (r.is_active()) {
+    out.coefficients.weights.push_back(1);  // the divisor
+    out.element = [r](const ElementBlock &block) { walk_the_arc(block, r); };
+  }
+  out.passes.push_back({gram, [t, r](const Statistic &s, Coefficients *c) {
+                          const Arc arc = arc_of(s, t, r);
+                          c->weights = {arc.first / arc.divisor, arc.second / arc.divisor};
+                          if (r.is_active()) c->weights = {arc.first, arc.second, arc.divisor};
+                        }});
   return out;
 }
 

@@ -53,6 +53,20 @@ void share_ties(const Statistic &count, Selection *selection) {
 
 }  // namespace
 
+void add_order_statistics(Program *program, Reduction reduction, const std::vector<uint64_t> &from_top) {
+  reduction.statistic = CHORUS_STATISTIC_HISTOGRAM;
+  for (const uint64_t wanted : from_top) program->coefficients.selections.push_back({{wanted}, {}, {}, {}});
+  program->passes.push_back({reduction, [](const Statistic &s, Coefficients *c) {
+                               for (Selection &selection : c->selections) take_upper(s, &selection);
+                             }});
+  reduction.predicate = CHORUS_PREDICATE_PREFIX;
+  for (reduction.cut = 0; reduction.cut < from_top.size(); ++reduction.cut) {
+    program->passes.push_back({reduction, [number = reduction.cut](const Statistic &s, Coefficients *c) {
+                                 take_lower(s, &c->selections[number]);
+                               }});
+  }
+}
+
 void add_selection(Program *program, size_t number, std::vector<uint64_t> wanted, bool of_variance) {
   program->coefficients.selections.resize(std::max(program->coefficients.selections.size(), number + 1));
   program->coefficients.selections[number].wanted = std::move(wanted);

@@ -15,14 +15,21 @@ namespace {
 constexpr double kSmallSum = 1e-7;
 // Below this the models' mean squares are no measure, as in mergekit.
 constexpr double kSmallEnergy = 1e-6;
+constexpr double kLargestF16 = 65504;
 
 // Mean squares to weights; all alike when there is next to none.
-void share_energy(const Statistic &s, Coefficients *c) {
+void share_energy(const Statistic &s, const Rounding &r, Coefficients *c) {
+  const auto energy = [&](size_t i) { return r(s.gram(i, i) / static_cast<double>(s.elements)); };
   double sum = 0;
-  for (size_t i = 0; i < s.n; ++i) sum += s.gram(i, i) / static_cast<double>(s.elements);
-  for (size_t i = 0; i < s.n; ++i) {
-    c->weights[i] = sum < kSmallEnergy ? 1.0 / static_cast<double>(s.n) : s.gram(i, i) / static_cast<double>(s.elements) / sum;
-  }
+  for (size_t i = 0; i < s.n; ++i) sum = r.scalar(sum + energy(i));
+  sum = r(sum);
+  for (size_t i = 0; i < s.n; ++i) c->weights[i] = r(sum < kSmallEnergy ? 1.0 / static_cast<double>(s.n) : energy(i) / sum);
+}
+
+// mergekit sums in the tensors' format where it trims, in f32 for f16 where it draws; a sum that f16 cannot hold stays in f32 here.
+Rounding rounding_of_sums(const Rounding &rounding, bool drawn, double largest) {
+  const bool wide = rounding.work() == CHORUS_F16 && (drawn || largest > kLargestF16);
+  return wide ? Rounding(CHORUS_F32) : rounding;
 }
 
 }  // namespace
@@ -64,20 +71,21 @@ Program delta_program(const Settings &settings, bool consensus) {
   return out;
 }
 
-chorus_merge_operand selecting_operand(const Stages &stages) {
-  return stages.operand == CHORUS_OPERAND_X ? CHORUS_OPERAND_X : CHORUS_OPERAND_DELTA;
+// Below this the models' mean squares are no measure, as in mergekit.
+constexpr double kSmallEnergy = 1e-6;
+constexpr double kLargestF16 = 65504;
+
+// Mean squares to weights; all alike when there is next to none.
+void share_energy(const Statistic &s, const Rounding &r, Coefficients *c) {
+  const auto energy = [&](size_t i) { return r(s.gram(i, i) / static_cast<double>(s.elements)); };
+  double sum = 0;
+  for (size_t i = 0; i < s.n; ++i) sum = r.scalar(sum + energy(i));
+  sum = r(sum);
+  for (size_t i = 0; i < s.n; ++i) c->weights[i] = r(sum < kSmallEnergy ? 1.0 / static_cast<double>(s.n) : energy(i) / sum);
 }
 
-void weigh_by_energy(const Settings &settings, Program *program) {
-  program->coefficients.weights.assign(settings.n_inputs(), 1);
-  Reduction energy;
-  energy.operand = CHORUS_OPERAND_DELTA;
-  energy.sparsify = program->stages.sparsify;
-  if (energy.sparsify != CHORUS_SPARSIFY_NONE) energy.predicate = CHORUS_PREDICATE_KEPT;
-  program->passes.push_back({energy, share_energy});
-}
-
-void add_l1_rescale(Program *program) {
+void add_l1_rescale(const Settings &settings, Program *program) {
+  const bool drawn = program->stages.sparsify == CHORUS_SPARSIFY_BERNOULLI || program->stages.sparsify == CHORUS_SPARSIFY_RANK;
   program->stages.rescale = CHORUS_RESCALE_L1;
   Reduction sum;
   sum.operand = selecting_operand(program->stages);
@@ -86,10 +94,11 @@ void add_l1_rescale(Program *program) {
   program->passes.push_back({sum, [](const Statistic &all, Coefficients *c) { c->rescales = all.sums; }});
   sum.predicate = CHORUS_PREDICATE_KEPT;
   sum.sparsify = program->stages.sparsify;
-  program->passes.push_back({sum, [](const Statistic &kept, Coefficients *c) {
+  program->passes.push_back({sum, [drawn, rounding = settings.rounding()](const Statistic &kept, Coefficients *c) {
                                for (size_t i = 0; i < kept.n; ++i) {
-                                 const bool usable = c->rescales[i] >= kSmallSum && kept.sums[i] >= kSmallSum;
-                                 c->rescales[i] = usable ? c->rescales[i] / kept.sums[i] : 1.0;
+                                 const Rounding r = rounding_of_sums(rounding, drawn, c->rescales[i]);
+                                 const double before = r(c->rescales[i]), after = r(kept.sums[i]);
+                                 c->rescales[i] = before >= kSmallSum && after >= kSmallSum ? r(before / after) : 1.0;
                                }
                              }});
 }

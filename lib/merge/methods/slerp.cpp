@@ -17,20 +17,23 @@ double length_or_one(double square) {
   return length > kSmallNorm ? length : 1.0;
 }
 
-std::vector<double> on_the_arc(const Statistic &s, double t) {
+// The coefficients are f32 in mergekit, whatever the tensors.
+std::vector<double> on_the_arc(const Statistic &s, double t, const Rounding &r) {
   const double cosine = std::clamp(s.gram(0, 1) / length_or_one(s.gram(0, 0)) / length_or_one(s.gram(1, 1)), -1.0, 1.0);
-  if (std::abs(cosine) > kStraight) return {1 - t, t};
-  const double angle = std::acos(cosine), sine = std::sin(angle);
-  return {std::sin((1 - t) * angle) / sine, std::sin(t * angle) / sine};
+  if (std::abs(cosine) > kStraight) return {r.scalar(1 - t), t};
+  const double angle = r.scalar(std::acos(r.scalar(cosine))), sine = r.scalar(std::sin(angle));
+  const auto coefficient = [&](double share) { return r.scalar(std::sin(r.scalar(share * angle))) / sine; };
+  return {coefficient(r.scalar(1 - t)), coefficient(t)};
 }
 
 Program program(const Settings &settings) {
-  const double t = settings.number("t");
+  const Rounding r = settings.rounding();
+  const double t = r.scalar(settings.number("t"));
   Program out;
   out.stages.combine = CHORUS_MERGE_COEFFICIENTS;
   out.coefficients.weights = {1 - t, t};
   if (t == 0 || t == 1) return out;  // an end of the arc needs no angle
-  out.passes.push_back({Reduction{}, [t](const Statistic &gram, Coefficients *c) { c->weights = on_the_arc(gram, t); }});
+  out.passes.push_back({Reduction{}, [t, r](const Statistic &gram, Coefficients *c) { c->weights = on_the_arc(gram, t, r); }});
   return out;
 }
 

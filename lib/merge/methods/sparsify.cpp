@@ -65,9 +65,6 @@ bool thin_by_rank(const Settings &settings, Program *program) {
   c.densities = settings.per_model("density");
   c.epsilons = settings.per_model("epsilon");
   if (keeps_all(c.densities)) return false;
-  if (settings.shape().size() > 2) {
-    fail(CHORUS_UNIMPLEMENTED, "{} dimensions: ranks within columns are not implemented yet; two dimensions are", settings.shape().size());
-  }
   for (size_t i = 0; i < c.densities.size(); ++i) {
     check_range(c.densities[i], c.epsilons[i]);
     if (c.densities[i] <= 0 || c.densities[i] >= 1) c.epsilons[i] = 0;  // none or all, whatever the rank
@@ -75,6 +72,7 @@ bool thin_by_rank(const Settings &settings, Program *program) {
   c.keys = settings.keys();
   program->stages.sparsify = CHORUS_SPARSIFY_RANK;
   program->stages.granularity = CHORUS_PER_ROW;
+  if (settings.shape().size() > 2) program->row_axis = 1;  // as mergekit; of experts the columns of each matrix
   return true;
 }
 
@@ -89,7 +87,8 @@ bool keep_varying(const Settings &settings, Program *program) {
   program->passes[first].then = [=](const Statistic &s, Coefficients *c) {
     uint64_t varying = 0;
     for (size_t bin = 1; bin < s.counts.size(); ++bin) varying += s.counts[bin];
-    c->selections[0].wanted = {static_cast<uint64_t>(std::floor(topk * static_cast<double>(varying)))};
+    // The product is f32, as in mergekit.
+    c->selections[0].wanted = {static_cast<uint64_t>(static_cast<float>(topk) * static_cast<float>(varying))};
     take_upper(s, c);
   };
   return true;

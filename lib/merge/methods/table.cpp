@@ -13,6 +13,7 @@ namespace {
 
 const std::vector<Method> &table() {
   static const std::vector<Method> methods = {
+      arcee_fusion_method(),
       breadcrumbs_method(),
       breadcrumbs_ties_method(),
       custom_method(),
@@ -24,6 +25,7 @@ const std::vector<Method> &table() {
       linear_method(),
       model_stock_method(),
       multislerp_method(),
+      nearswap_method(),
       nuslerp_method(),
       passthrough_method(),
       ram_method(),
@@ -35,9 +37,6 @@ const std::vector<Method> &table() {
   };
   return methods;
 }
-
-// mergekit 0.1.5 has these too.
-constexpr std::string_view kPlanned[] = {"arcee_fusion", "nearswap"};
 
 // Parameters of mergekit's methods, and those of its generalised task arithmetic that change nothing.
 constexpr std::string_view kParameters[] = {
@@ -65,8 +64,6 @@ const Method *find_method(std::string_view name) {
   const auto found = std::ranges::find_if(table(), [&](const Method &method) { return name == method.name; });
   return found == table().end() ? nullptr : &*found;
 }
-
-bool is_planned_method(std::string_view name) { return std::ranges::find(kPlanned, name) != std::end(kPlanned); }
 
 bool is_known_parameter(std::string_view name) {
   if (std::ranges::find(kParameters, name) != std::end(kParameters)) return true;

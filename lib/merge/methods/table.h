@@ -7,6 +7,7 @@
 
 namespace chorus::merge {
 
+Method arcee_fusion_method();
 Method breadcrumbs_method();
 Method breadcrumbs_ties_method();
 Method custom_method();
@@ -18,6 +19,7 @@ Method karcher_method();
 Method linear_method();
 Method model_stock_method();
 Method multislerp_method();
+Method nearswap_method();
 Method nuslerp_method();
 Method passthrough_method();
 Method ram_method();
@@ -50,8 +52,11 @@ bool thin_by_rank(const Settings &settings, Program *program);
 bool keep_varying(const Settings &settings, Program *program);
 // Weights from the energy of what the sparsify stage keeps, as shares of their sum.
 void weigh_by_energy(const Settings &settings, Program *program);
+// Adds the passes that find the magnitudes of these ranks, 1 the largest, of the one input's operand in `reduction`, as cuts of
+// selections 0, 1, …
+void add_order_statistics(Program *program, Reduction reduction, const std::vector<uint64_t> &from_top);
 // Adds the passes of the factor sum|delta| / sum|what the sparsify stage keeps|, and the stage that applies it.
-void add_l1_rescale(Program *program);
+void add_l1_rescale(const Settings &settings, Program *program);
 
 // Fails INVALID_ARGUMENT when weights that are to be normalised sum to 0.
 void check_sum(std::span<const double> weights);

@@ -8,7 +8,7 @@ namespace {
 
 Program program(const Settings &settings) {
   Program out = delta_program(settings, true);
-  if (cut_magnitudes(settings, &out) && settings.flag("rescale")) add_l1_rescale(&out);
+  if (cut_magnitudes(settings, &out) && settings.flag("rescale")) add_l1_rescale(settings, &out);
   return out;
 }
 

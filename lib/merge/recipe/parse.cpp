@@ -46,10 +46,6 @@ class RecipeReader {
     }
     recipe_.method = find_method(name);
     if (recipe_.method != nullptr) return;
-    if (is_planned_method(name)) {
-      diagnostics_->unimplemented(node->place, "merge_method '{}' is not implemented yet; there are: {}", name, fmt::join(known, ", "));
-      return;
-    }
     const std::string guess = did_you_mean(name, known);
     recipe_.method = find_method(nearest(name, known));  // parameters are checked by what was meant
     diagnostics_->error(node->place, "unknown merge_method '{}'{}", shown(name),

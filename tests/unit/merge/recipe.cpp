@@ -18,7 +18,7 @@ const Case kCases[] = {
     {"- linear", "r has 3 errors\n"
                  "  r:1:1: the recipe is a list; a map with the keys merge_method, models, slices, modules, base_model, parameters, dtype, "
                  "out_dtype, tokenizer_source, tokenizer, chat_template is needed\n"
-                 "  r:1:1: merge_method is missing; known: breadcrumbs, breadcrumbs_ties, custom, dare_linear, dare_ties, della, della_linear, karcher, linear, model_stock, multislerp, nuslerp, passthrough, ram, ramplus_tl, sce, slerp, task_arithmetic, ties\n"
+                 "  r:1:1: merge_method is missing; known: arcee_fusion, breadcrumbs, breadcrumbs_ties, custom, dare_linear, dare_ties, della, della_linear, karcher, linear, model_stock, multislerp, nearswap, nuslerp, passthrough, ram, ramplus_tl, sce, slerp, task_arithmetic, ties\n"
                  "  r:1:1: the recipe has neither models nor slices nor modules; one of them is needed"},
     {"merge_method: linera\nmodels: [{model: '@a', parameters: {wieght: 1}}]",
      "r has 2 errors\n"
@@ -49,6 +49,12 @@ const Case kCases[] = {
     {"merge_method: slerp\nmodels: [{model: '@a'}, {model: '@b'}]\nparameters: {t: 0.5}\n", "r:1:15: slerp needs base_model"},
     {"merge_method: slerp\nmodels: [{model: '@a'}, {model: '@b'}]\nbase_model: '@c'\nparameters: {t: 0.5}\n",
      "r:1:15: base_model '@c' is none of the models slerp merges; it must be one of them"},
+    {"merge_method: nearswap\nmodels: [{model: '@a'}, {model: '@b'}, {model: '@c'}]\nbase_model: '@a'\nparameters: {k: 1}\n",
+     "r has 3 errors\n"
+     "  r:1:15: nearswap takes exactly 1 model; the recipe has 2\n"
+     "  r:1:15: nearswap needs parameter 't': difference up to which the other model's element is taken\n"
+     "  r:4:14: unknown parameter 'k' of nearswap; did you mean 't'?"},
+    {"merge_method: arcee_fusion\nmodels: [{model: '@a'}, {model: '@b'}]\n", "r:1:15: arcee_fusion needs base_model"},
     {"merge_method: linear\nmodels: [{model: '@a'}, {model: '@a'}]\nparameters: {weight: 1}\n",
      "r:2:25: model '@a' stands twice in the recipe"},
     {"merge_method: linear\nmodels: [{model: '@a'}, {model: '@b'}]\nbase_model: '@c'\nparameters: {}\n",
