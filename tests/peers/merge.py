@@ -1,21 +1,25 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""chorus merge beside mergekit: equal results on small seeded models, then time and memory on large ones.
+"""chorus merge beside mergekit: results on small seeded models by every method, then time and memory on large ones.
 
 ./dev peers merge                  both parts, 5 interleaved runs of linear
-./dev peers merge --check          the comparison alone
+./dev peers merge --check          the comparison alone; --methods ties,sce for some of them
 ./dev peers merge --runs 5 --methods linear,slerp,task_arithmetic --folder /big/disk
+./dev peers merge --write-golden   make tests/vectors/merge_golden.npz anew, which CI compares with
 
+Compared are numerics "mergekit" with mergekit in the models' format, and "accurate" with mergekit computing in float32.
 Both programs read the same files from a warm page cache in one session, taking turns. A time ends when the output is on
 the disk (`sync -f`). The floor is what the disk and the system need at least, measured here: `cat` of the inputs, once for each pass
-of the method, and one synced write of the output's size.
+of the method, and one synced write of the output's size into reserved space, as a merge writes.
 """
 import argparse
+import contextlib
+import io
 import json
+import logging
 import os
 import shutil
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,104 +28,19 @@ from pathlib import Path
 
 import numpy as np
 
+from merging.compare import compare
+from merging.models import NAMES, encode, fine_tunes, llama_config, llama_shapes, load, rounded, save
+from merging.recipes import METHODS, recipe_text
+
 ROOT = Path(__file__).resolve().parents[2]
 CHORUS = ROOT / "build/release/bin/chorus"
+GOLDEN = ROOT / "tests/vectors/merge_golden.npz"
 MERGEKIT = Path(sys.executable).parent / "mergekit-yaml"
-WIDTH = {"BF16": 2, "F16": 2, "F32": 4}
-PASSES = {"linear": 1, "task_arithmetic": 1, "slerp": 2}
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
                "CUDA_VISIBLE_DEVICES": ""}
 
 
-# ---- Models ---------------------------------------------------------------------------------------------------------
-
-def llama_config(layers, hidden, intermediate, vocabulary, dtype):
-    return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden, "intermediate_size": intermediate,
-            "num_hidden_layers": layers, "num_attention_heads": hidden // 64, "num_key_value_heads": hidden // 64,
-            "vocab_size": vocabulary, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
-            "torch_dtype": {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[dtype]}
-
-
-def llama_shapes(config):
-    h, i, v = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    yield "model.embed_tokens.weight", (v, h)
-    for layer in range(config["num_hidden_layers"]):
-        p = f"model.layers.{layer}."
-        yield p + "input_layernorm.weight", (h,)
-        yield p + "post_attention_layernorm.weight", (h,)
-        for name in "qkvo":
-            yield f"{p}self_attn.{name}_proj.weight", (h, h)
-        yield p + "mlp.gate_proj.weight", (i, h)
-        yield p + "mlp.up_proj.weight", (i, h)
-        yield p + "mlp.down_proj.weight", (h, i)
-    yield "model.norm.weight", (h,)
-    yield "lm_head.weight", (v, h)
-
-
-def encode(values, dtype):
-    if dtype == "F32":
-        return values.astype("<f4")
-    if dtype == "F16":
-        return values.astype("<f2")
-    bits = values.astype("<f4").view("<u4")
-    return ((bits + ((bits >> 16) & 1) + 0x7FFF) >> 16).astype("<u2")
-
-
-def decode(raw, dtype):
-    if dtype == "BF16":
-        return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
-    return np.frombuffer(raw, "<f4" if dtype == "F32" else "<f2").astype(np.float64)
-
-
-def save(folder, config, dtype, values_of):
-    """values_of(name, shape) -> the bytes of that tensor, written as they come."""
-    folder.mkdir(parents=True)
-    header, end = {}, 0
-    for name, shape in llama_shapes(config):
-        size = int(np.prod(shape)) * WIDTH[dtype]
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
-    text += b" " * (-len(text) % 8)
-    with open(folder / "model.safetensors", "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, shape in llama_shapes(config):
-            file.write(values_of(name, shape))
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
-
-
-def load(folder):
-    """{name: (dtype, shape, raw bytes)} of all shards."""
-    out = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            length, = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-            start = 8 + length
-            for name, entry in header.items():
-                if name != "__metadata__":
-                    begin, end = entry["data_offsets"]
-                    file.seek(start + begin)
-                    out[name] = entry["dtype"], entry["shape"], file.read(end - begin)
-    return out
-
-
-# ---- Recipes --------------------------------------------------------------------------------------------------------
-
-def recipe(method, folder, names, dtype):
-    lines = [f"merge_method: {method}"] + ([f"dtype: {dtype}"] if dtype else [])
-    if method == "slerp":
-        names = names[:2]
-        lines += ["parameters: {t: 0.4}"]
-    if method != "linear":
-        lines += [f"base_model: {folder / names[0]}"]
-    lines += ["models:"]
-    for i, name in enumerate(names):
-        lines += [f"  - model: {folder / name}"]
-        if method == "linear" or (method == "task_arithmetic" and i > 0):
-            lines += [f"    parameters: {{weight: {0.3 + 0.2 * i}}}"]
-    return "\n".join(lines) + "\n"
-
+# ---- The two programs -----------------------------------------------------------------------------------------------
 
 def run(command):
     """(seconds until the output is on the disk, peak resident bytes)."""
@@ -139,75 +58,103 @@ def run(command):
     return time.perf_counter() - start, usage.ru_maxrss * 1024
 
 
-def ours(path, output):
-    return run([CHORUS, "merge", path, "--progress", "none", output])
+def ours(path, output, numerics="accurate"):
+    return run([CHORUS, "merge", path, "--progress", "none", "--numerics", numerics, output])
 
 
 def rival(path, output):
     return run([MERGEKIT, path, "--no-copy-tokenizer", output])
 
 
+class Rival:
+    """mergekit in this process: a start of the program takes longer than a small merge."""
+
+    def __init__(self):
+        os.environ.update(ENVIRONMENT)
+        import torch
+        import yaml
+        from mergekit.config import MergeConfiguration
+        from mergekit.merge import run_merge
+        from mergekit.options import MergeOptions
+        logging.disable(logging.WARNING)
+        torch.set_num_threads(1)
+        self.parse = lambda text: MergeConfiguration.model_validate(yaml.safe_load(text))
+        self.merge = lambda config, output: run_merge(config, str(output), MergeOptions(copy_tokenizer=False, quiet=True))
+
+    def __call__(self, path, output):
+        shutil.rmtree(output, ignore_errors=True)
+        with contextlib.redirect_stderr(io.StringIO()):
+            self.merge(self.parse(path.read_text()), output)
+
+
 # ---- Comparison -----------------------------------------------------------------------------------------------------
 
-def ulp(values, dtype):
-    bits, least = {"BF16": (8, -133), "F16": (11, -24), "F32": (24, -149)}[dtype]
-    _, exponent = np.frexp(values)
-    return np.ldexp(1.0, np.maximum(np.where(values == 0, least, exponent - bits), least))
+def cases(methods):
+    """(method, format of the models, how many of them)."""
+    for method in methods:
+        for dtype in NAMES:
+            for count in METHODS[method].counts:
+                yield method, dtype, count
 
 
-def allowed(method, models, name, want, dtype):
-    """What mergekit's own rounding may be away from the truth, beyond one ulp of the output (docs/numerics.md)."""
-    if method == "linear":  # sums in float32 there, in double precision here
-        terms = sum((0.3 + 0.2 * i) * np.abs(decode(model[name][2], dtype)) for i, model in enumerate(models))
-        return ulp(want, dtype) + 2.0 ** -23 * len(models) * terms / sum(0.3 + 0.2 * i for i in range(len(models)))
-    if method == "slerp":
-        return 2 * ulp(want, dtype) + 1e-6 * np.abs(want).max()
-    # Weights, deltas, products and sums each round once in mergekit, relative to the deltas.
-    base = decode(models[0][name][2], dtype)
-    deltas = sum(abs(0.3 + 0.2 * i) * np.abs(decode(model[name][2], dtype) - base) for i, model in enumerate(models) if i > 0)
-    epsilon = {"BF16": 2.0 ** -8, "F16": 2.0 ** -11, "F32": 2.0 ** -24}[dtype]
-    return ulp(want, dtype) + 4 * epsilon * deltas
+def write_models(folder, config, dtype, models):
+    for i, model in enumerate(models):
+        save(folder / f"{dtype}-{i}", config, dtype, lambda name, shape, model=model: model[name])
 
 
-def check(folder):
-    config = llama_config(2, 128, 256, 500, "F32")
-    failures = 0
-    print(f"{'method':<16} {'dtype':<6} {'models':>6} {'equal bits':>11} {'worst':>10}")
-    for dtype in ("BF16", "F16", "F32"):
-        config = llama_config(2, 128, 256, 500, dtype)
-        bases = {}
-        for i in range(5):
-            random = np.random.default_rng(i)
-
-            def values(name, shape):
-                # Fine-tunes: small deltas from a common base, heavily tied after rounding.
-                base = bases.setdefault(name, np.random.default_rng(len(name) + 100).normal(0, 0.02, shape))
-                return encode(base + (0 if i == 0 else random.normal(0, 0.0004, shape)), dtype).tobytes()
-            save(folder / f"{dtype}-{i}", config, dtype, values)
-        for method in PASSES:
-            for count in (2, 3, 5) if method != "slerp" else (2,):
-                names = [f"{dtype}-{i}" for i in range(count)]
-                path = folder / "recipe.yml"
-                path.write_text(recipe(method, folder, names, None))
-                ours(path, folder / "ours")
-                rival(path, folder / "rival")
-                got, want = load(folder / "ours"), load(folder / "rival")
-                if set(got) != set(want):
-                    sys.exit(f"{method} {dtype}: other tensors: {sorted(set(got) ^ set(want))}")
-                models = [load(folder / name) for name in names]
-                equal = total = 0
-                worst = 0.0
-                for name, (got_dtype, shape, raw) in got.items():
-                    if (got_dtype, shape) != want[name][:2]:
-                        sys.exit(f"{method} {dtype}: {name} is {got_dtype} {shape}, mergekit gives {want[name][:2]}")
-                    a, b = decode(raw, dtype), decode(want[name][2], dtype)
-                    equal += int(np.sum(a == b))
-                    total += a.size
-                    worst = max(worst, float(np.max(np.abs(a - b) / allowed(method, models, name, b, dtype))))
-                failures += worst > 1
-                print(f"{method:<16} {dtype:<6} {count:>6} {equal / total:>11.4%} {worst:>7.2f} of the bound{'' if worst <= 1 else '  FAILED'}",
-                      flush=True)
+def check(folder, methods):
+    """Number of comparisons that failed."""
+    rival_in_process, failures = Rival(), 0
+    for dtype in NAMES:
+        config = llama_config(1, 128, 192, 300, dtype)
+        write_models(folder, config, dtype, fine_tunes(config, dtype, 5))
+    print(f"{'method':<17} {'models':<6} {'':>2} {'numerics':<9} {'equal bits':>10} {'tied':>6} {'worst':>9}")
+    for method, dtype, count in cases(methods):
+        names = [folder / f"{dtype}-{i}" for i in range(count)]
+        models = [load(name) for name in names]
+        path = folder / "recipe.yml"
+        for numerics in ("mergekit", "accurate"):
+            steps = dtype if numerics == "mergekit" else "F32"
+            path.write_text(recipe_text(method, names, None if steps == dtype else "float32"))
+            rival_in_process(path, folder / "rival")
+            path.write_text(recipe_text(method, names, None, NAMES[steps]))
+            ours(path, folder / "ours", numerics)
+            result = compare(method, models, load(folder / "ours"), load(folder / "rival"), numerics, steps)
+            failures += result.failed()
+            note = f"  FAILED {result.problem or result.where}" if result.failed() else ""
+            print(f"{method:<17} {dtype:<6} {count:>2} {numerics:<9} {result.equal / max(1, result.total):>10.4%} "
+                  f"{result.skipped:>6} {result.worst:>9.3g}{note}", flush=True)
+    print("all within their bounds" if failures == 0 else f"{failures} comparisons failed")
     return failures
+
+
+# ---- The golden set -------------------------------------------------------------------------------------------------
+
+def golden_cases():
+    """Not the random ones; in float32 three models only, to keep the file small."""
+    for method, dtype, count in cases(METHODS):
+        if METHODS[method].kind not in ("random", "fusion") and (dtype != "F32" or count == METHODS[method].counts[-1]):
+            yield method, dtype, count
+
+
+def write_golden(folder):
+    """Inputs and mergekit's outputs, raw, in one compressed file: {"F32/0": model, "ties/BF16/3": merge}."""
+    rival_in_process, arrays = Rival(), {}
+    for dtype in NAMES:
+        config = llama_config(1, 16, 24, 24, dtype, head=16)
+        models = fine_tunes(config, dtype, 5)
+        write_models(folder, config, dtype, models)
+        for i, model in enumerate(models):
+            arrays[f"{dtype}/{i}"] = np.frombuffer(b"".join(model[name] for name, _ in llama_shapes(config)), np.uint8)
+    for method, dtype, count in golden_cases():
+        path = folder / "recipe.yml"
+        path.write_text(recipe_text(method, [folder / f"{dtype}-{i}" for i in range(count)]))
+        rival_in_process(path, folder / "rival")
+        merged = load(folder / "rival")
+        raw = b"".join(rounded(merged[name], dtype) for name, _ in llama_shapes(llama_config(1, 16, 24, 24, dtype, head=16)))
+        arrays[f"{method}/{dtype}/{count}"] = np.frombuffer(raw, np.uint8)
+    np.savez_compressed(GOLDEN, **arrays)
+    print(f"{GOLDEN}: {len(arrays)} arrays, {GOLDEN.stat().st_size} bytes")
 
 
 # ---- Measurement ----------------------------------------------------------------------------------------------------
@@ -226,17 +173,24 @@ def make_large(folder):
     return parameters
 
 
-def floor(folder, names, passes, output_bytes):
-    """Seconds of reading the inputs by `cat`, once per pass, and of writing the output's bytes, synced."""
+def floor(folder, output, names, passes, output_bytes):
+    """Seconds of reading the inputs by `cat`, once per pass, and of writing the output's bytes where it goes, synced."""
     files = [str(folder / name / "model.safetensors") for name in names]
     start = time.perf_counter()
     for _ in range(passes):
         subprocess.run(["sh", "-c", 'cat "$@" > /dev/null', "-"] + files, check=True)
     reading = time.perf_counter() - start
+    target = output / "floor"
+    block = memoryview(os.urandom(1 << 22))
     start = time.perf_counter()
-    subprocess.run(["sh", "-c", f'head -c {output_bytes} "$1" > "$2" && sync -f "$2"', "-", files[0], str(folder / "floor")], check=True)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.posix_fallocate(descriptor, 0, output_bytes)
+    for at in range(0, output_bytes, len(block)):
+        os.pwrite(descriptor, block[:output_bytes - at], at)
+    os.close(descriptor)
+    subprocess.run(["sync", "-f", str(target)], check=True)
     writing = time.perf_counter() - start
-    (folder / "floor").unlink()
+    target.unlink()
     return reading + writing
 
 
@@ -245,15 +199,15 @@ def measure(folder, output, methods, runs, as_json):
     parameters = make_large(folder)
     results = []
     for method in methods:
-        names = ["large-0", "large-1"] if method == "slerp" else ["large-0", "large-1", "large-2"]
+        names = [f"large-{i}" for i in range(3 if 3 in METHODS[method].counts else METHODS[method].counts[-1])]
         path = folder / "recipe.yml"
-        path.write_text(recipe(method, folder, names, "bfloat16"))
+        path.write_text(recipe_text(method, [folder / name for name in names], "bfloat16"))
         for name in names:  # warm
             subprocess.run(["sh", "-c", f'cat "{folder / name / "model.safetensors"}" > /dev/null'], check=True)
         times = {"chorus": [], "mergekit": [], "floor": []}
         memory = {"chorus": 0, "mergekit": 0}
         for _ in range(runs):
-            times["floor"].append(floor(folder, names, PASSES[method], parameters * 2))
+            times["floor"].append(floor(folder, output, names, METHODS[method].passes, parameters * 2))
             for program, call in (("mergekit", rival), ("chorus", ours)):
                 seconds, peak = call(path, output / program)
                 times[program].append(seconds)
@@ -279,25 +233,28 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare results alone")
     parser.add_argument("--measure", action="store_true", help="measure alone")
+    parser.add_argument("--write-golden", action="store_true", help=f"write {GOLDEN.relative_to(ROOT)}")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--methods", default="linear", help=f"of {','.join(PASSES)}, comma separated")
-    parser.add_argument("--folder", default=None, help="where the models go; needs 8 GB")
+    parser.add_argument("--methods", default=None, help="comma separated; default: all are compared, linear is measured")
+    parser.add_argument("--folder", default=None, help="where the models go; measuring needs 8 GB")
     parser.add_argument("--output", default=None, help="where outputs go, for example a tmpfs; default: beside the models")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    methods = arguments.methods.split(",")
-    if unknown := [method for method in methods if method not in PASSES]:
-        parser.error(f"no method {unknown[0]}; there are {', '.join(PASSES)}")
+    methods = arguments.methods.split(",") if arguments.methods else None
+    if unknown := [method for method in methods or [] if method not in METHODS]:
+        parser.error(f"no method {unknown[0]}; there are {', '.join(METHODS)}")
     failures = 0
     with tempfile.TemporaryDirectory(prefix="chorus-peers-", dir=arguments.folder) as name:
         folder = Path(name)
+        if arguments.write_golden:
+            return write_golden(folder)
         if not arguments.measure:
-            failures = check(folder)
+            failures = check(folder, methods or list(METHODS))
         if not arguments.check:
             with tempfile.TemporaryDirectory(prefix="chorus-peers-", dir=arguments.output or name) as output:
-                measure(folder, Path(output), methods, arguments.runs, arguments.json)
-    sys.exit(1 if failures else 0)
+                measure(folder, Path(output), methods or ["linear"], arguments.runs, arguments.json)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
