@@ -66,6 +66,9 @@ def bound(method, terms, want, dtype, numerics, steps):
         return ulp(want, dtype) + 4 * EPSILON[steps] * count * terms_size(method, terms)
     # Through angles: their cosines round in the rival, more so the nearer the directions.
     largest = np.abs(want).max()
+    if method == "karcher" and numerics == "mergekit" and dtype != "F32":
+        # The cosine of near models lies between two numbers of the format: the other one turns the mean by a part of their spread.
+        return 8 * EPSILON[dtype] * largest + 0.5 * (np.max(terms, axis=0) - np.min(terms, axis=0))
     if numerics == "mergekit":
         return 8 * EPSILON[dtype] * largest + 4 * ulp(want, dtype)
     return 2 * ulp(want, dtype) + 1e-5 * largest
@@ -102,14 +105,14 @@ def check_random(method, terms, got, want, result):
         result.problem = f"changes {changed[0]:.3f} of the elements, mergekit {changed[1]:.3f}"
 
 
-def check_fusion(terms, got, want, result):
-    """mergekit's divergences are f32 sums of differences that nearly cancel: its choice is mostly, not always, the exact one."""
+def check_fusion(terms, got, want, steps, result):
+    """mergekit's divergences are sums of differences that nearly cancel: in float32 its choice is mostly the exact one, in 16 bits chance."""
     base, other = terms
     near = np.minimum(np.abs(got - base), np.abs(got - other))
     if np.any(near > 1e-3 * np.abs(other - base) + 1e-9):
         result.problem = "an element is neither model's"
     result.skipped += int(np.sum(got != want))
-    if base.size >= 1000 and np.mean(got != want) > 0.12:
+    if steps == "F32" and base.size >= 1000 and np.mean(got != want) > 0.12:
         result.problem = f"{np.mean(got != want):.1%} of the choices differ from mergekit's"
 
 
@@ -131,7 +134,7 @@ def compare(method, models, got, want, numerics, steps):
         if kind == "random":
             check_random(method, terms, a, b, result)
         elif kind == "fusion":
-            check_fusion(terms, a, b, result)
+            check_fusion(terms, a, b, steps, result)
         else:
             skip = undecided(method, terms, rounding(steps)) if METHODS[method].base else np.zeros(a.shape, bool)
             result.skipped += int(np.sum(skip & (a != b)))

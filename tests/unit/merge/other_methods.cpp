@@ -133,19 +133,19 @@ Test(nuslerp, vectors_along_each_dimension) {
   for (const bool first : {false, true}) {
     for (const bool with_base : {false, true}) {
       Bench bench(CHORUS_F32);
-      for (const char *name : {"a", "x", "y"}) {
-        Model model = name[0] == 'a' ? bench.model("a") : fine_tune(bench.model("a"), static_cast<unsigned>(name[0]), 0.01);
+      for (const char *name : {"base", "x", "y"}) {
+        Model model = name[0] == 'b' ? bench.model("a") : fine_tune(bench.model("a"), static_cast<unsigned>(name[0]), 0.01);
         add_experts(&model, {3, 32, 20}, static_cast<unsigned>(name[0]), [](int64_t) { return 0.02; });
         bench.add(name, model);
       }
       const std::string recipe = std::string("{merge_method: nuslerp, models: [{model: '@x', parameters: {weight: 2}}, {model: '@y', parameters: {weight: 3}}]") +
-                                 (with_base ? ", base_model: '@a'" : "") + ", parameters: {nuslerp_flatten: false, nuslerp_row_wise: " +
+                                 (with_base ? ", base_model: '@base'" : "") + ", parameters: {nuslerp_flatten: false, nuslerp_row_wise: " +
                                  (first ? "true" : "false") + "}}";
       const Model got = bench.merge(recipe, 2), small = bench.merge(recipe, 1, uint64_t{64} << 20);
       unit::expect_close(got, [&](const std::string &name) {
         const unit::Values &x = bench.model("x").at(name);
         cr_assert(got.at(name).values == small.at(name).values, "%s depends on memory or threads", name.c_str());
-        Vector base = bench.model("a").at(name).values, a = x.values, b = bench.model("y").at(name).values;
+        Vector base = bench.model("base").at(name).values, a = x.values, b = bench.model("y").at(name).values;
         if (!with_base) std::ranges::fill(base, 0);
         Vector out = base;
         for (const auto &vector : vectors_along(x.shape, first ? 0 : x.shape.size() - 1)) {
@@ -172,9 +172,9 @@ Test(della, ranks_of_experts_run_down_the_columns) {
   Model base = bench.model("a"), tuned = fine_tune(base, 7);
   add_experts(&base, {2, 600, 16}, 1, [](int64_t) { return 0.0; });
   add_experts(&tuned, {2, 600, 16}, 2, [](int64_t column) { return std::ldexp(1.0, static_cast<int>(column)); });
-  bench.add("a", base);
+  bench.add("base", base);
   bench.add("x", tuned);
-  const std::string recipe = R"({merge_method: della_linear, base_model: "@a", models: [{model: "@x"}], parameters: {weight: 1, density: 0.5, epsilon: 0.4, rescale: false}})";
+  const std::string recipe = R"({merge_method: della_linear, base_model: "@base", models: [{model: "@x"}], parameters: {weight: 1, density: 0.5, epsilon: 0.4, rescale: false}})";
   const Model got = bench.merge(recipe, 2), small = bench.merge(recipe, 1, uint64_t{64} << 20);
   const Vector &values = got.at(kExperts).values, &delta = bench.model("x").at(kExperts).values;
   cr_assert(values == small.at(kExperts).values, "depends on memory or threads");

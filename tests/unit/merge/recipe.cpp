@@ -49,12 +49,16 @@ const Case kCases[] = {
     {"merge_method: slerp\nmodels: [{model: '@a'}, {model: '@b'}]\nparameters: {t: 0.5}\n", "r:1:15: slerp needs base_model"},
     {"merge_method: slerp\nmodels: [{model: '@a'}, {model: '@b'}]\nbase_model: '@c'\nparameters: {t: 0.5}\n",
      "r:1:15: base_model '@c' is none of the models slerp merges; it must be one of them"},
-    {"merge_method: nearswap\nmodels: [{model: '@a'}, {model: '@b'}, {model: '@c'}]\nbase_model: '@a'\nparameters: {k: 1}\n",
-     "r has 3 errors\n"
-     "  r:1:15: nearswap takes exactly 1 model; the recipe has 2\n"
-     "  r:1:15: nearswap needs parameter 't': difference up to which the other model's element is taken\n"
-     "  r:4:14: unknown parameter 'k' of nearswap; did you mean 't'?"},
-    {"merge_method: arcee_fusion\nmodels: [{model: '@a'}, {model: '@b'}]\n", "r:1:15: arcee_fusion needs base_model"},
+    {"merge_method: nearswap\nmodels: [{model: '@a'}, {model: '@b'}, {model: '@c'}]\nbase_model: '@a'\n",
+     "r has 2 errors\n"
+     "  r:1:15: nearswap takes exactly 1 model besides base_model; the recipe has 2\n"
+     "  r:1:15: nearswap needs parameter 't': difference up to which the other model's element is taken"},
+    {"merge_method: nearswap\nmodels: [{model: '@b'}]\nbase_model: '@a'\nparameters: {k: 1}\n",
+     "r:4:14: unknown parameter 'k' of nearswap; did you mean 't'?"},
+    {"merge_method: arcee_fusion\nmodels: [{model: '@a'}, {model: '@b'}]\n", 
+     "r has 2 errors\n"
+     "  r:1:15: arcee_fusion needs base_model\n"
+     "  r:1:15: arcee_fusion takes exactly 1 model besides base_model; the recipe has 2"},
     {"merge_method: linear\nmodels: [{model: '@a'}, {model: '@a'}]\nparameters: {weight: 1}\n",
      "r:2:25: model '@a' stands twice in the recipe"},
     {"merge_method: linear\nmodels: [{model: '@a'}, {model: '@b'}]\nbase_model: '@c'\nparameters: {}\n",
