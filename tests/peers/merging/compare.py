@@ -26,13 +26,12 @@ def undecided(method, terms, round_to):
     deltas = [round_to(x - base) for x in terms[1:]]
     n = base.size
     out = np.zeros(n, bool)
-    if recipe.kind == "trim":
-        for delta in deltas:
-            out |= at_cut(delta, max(1, int(recipe.parameters["density"] * n)))
-    elif recipe.kind == "band":
-        target, top = int(recipe.parameters["density"] * n), int(recipe.parameters["gamma"] * n)
+    if recipe.kind in ("trim", "band"):
+        target, top = max(1, int(recipe.parameters["density"] * n)), int(recipe.parameters.get("gamma", 0) * n)
         for delta in deltas:
             out |= at_cut(delta, top) | at_cut(delta, top + target)
+            magnitudes = np.sort(np.abs(delta))
+            delta[(np.abs(delta) < magnitudes[n - top - target]) | (np.abs(delta) > magnitudes[n - 1 - top])] = 0
     elif recipe.kind == "variance":
         variance = round_to(np.var(np.stack(deltas), axis=0))
         out |= at_cut(variance, int(np.float32(recipe.parameters["select_topk"]) * np.float32(np.count_nonzero(variance))))
@@ -109,7 +108,7 @@ def check_fusion(terms, got, want, steps, result):
     """mergekit's divergences are sums of differences that nearly cancel: in float32 its choice is mostly the exact one, in 16 bits chance."""
     base, other = terms
     near = np.minimum(np.abs(got - base), np.abs(got - other))
-    if np.any(near > 1e-3 * np.abs(other - base) + 1e-9):
+    if np.any(near > 2 * EPSILON[steps] * np.abs(other - base) + ulp(other, steps)):
         result.problem = "an element is neither model's"
     result.skipped += int(np.sum(got != want))
     if steps == "F32" and base.size >= 1000 and np.mean(got != want) > 0.12:
