@@ -161,4 +161,29 @@ std::string human_bytes(uint64_t bytes) {
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
 }
 
+namespace {
+
+std::string &remembered() {
+  static std::string line;
+  return line;
+}
+
+// Quoted where a shell would read something else.
+std::string shell_word(const std::string &word) {
+  constexpr const char *kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+@%";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+  std::string out = "'";
+  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+}  // namespace
+
+void remember_command_line(int argc, char **argv) {
+  remembered() = "chorus";
+  for (int i = 1; i < argc; ++i) remembered() += " " + shell_word(argv[i]);
+}
+
+std::string command_line() { return remembered(); }
+
 }  // namespace chorus_cli

@@ -78,7 +78,12 @@ struct Common {
   std::vector<std::string> options;  // name=value for the context
   std::vector<std::string> plugins;  // explicit plugin files
   bool verbose = false;
+  std::string command_line;  // of a command that leaves it in its output
 };
+// The program's arguments as a shell would take them; remember_command_line() is called once, by main.
+void remember_command_line(int argc, char **argv);
+std::string command_line();
+
 void add_common(CLI::App *command, Common *common);
 
 // A context with these options; warnings of the library go to standard error.

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The `chorus` program: parses the command line, runs one command, turns what it throws into an exit code.
+#include <csignal>
 #include <cstdio>
 
 #include "command.h"
 
 int main(int argc, char **argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an error with words, like a full disk
+  chorus_cli::remember_command_line(argc, argv);
   CLI::App program{"Make many models act as one: combine their distributions, merge their weights, route their experts."};
   program.name("chorus");
   program.require_subcommand(1);

@@ -18,7 +18,7 @@ struct Arguments {
   std::string recipe, output, device = "auto", numerics = "accurate", progress = "auto";
   uint64_t memory = uint64_t{1} << 30, shard_size = 5'000'000'000, seed = 0;
   int threads = 0;
-  bool plan = false, methods = false, replace = false;
+  bool plan = false, methods = false, replace = false, resume = false;
 };
 
 struct Reporter {
@@ -90,6 +90,8 @@ Spec make_spec(const Arguments &arguments) {
       spec.get(), arguments.numerics == "mergekit" ? CHORUS_NUMERICS_MERGEKIT : CHORUS_NUMERICS_ACCURATE, call.slot()));
   call(chorus_merger_spec_set_seed(spec.get(), arguments.seed, call.slot()));
   call(chorus_merger_spec_set_replace(spec.get(), arguments.replace, call.slot()));
+  call(chorus_merger_spec_set_resume(spec.get(), arguments.resume, call.slot()));
+  call(chorus_merger_spec_set_command(spec.get(), arguments.common.command_line.c_str(), call.slot()));
   return spec;
 }
 
@@ -143,6 +145,7 @@ void add_merge(CLI::App *program) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App *command = program->add_subcommand("merge", "Merge the weights of models by a mergekit recipe");
   add_common(command, &arguments->common);
+  arguments->common.command_line = command_line();
   command->add_option("RECIPE", arguments->recipe, "YAML file");
   command->add_option("OUT", arguments->output, "Folder for the merged model: new, or empty");
   command->add_flag("--plan,--dry-run", arguments->plan, "Print what would be done, and do nothing");
@@ -156,6 +159,7 @@ void add_merge(CLI::App *program) {
       ->capture_default_str();
   command->add_option("--seed", arguments->seed, "Of the random choices of dare_* and della*")->capture_default_str();
   command->add_flag("--replace", arguments->replace, "Replace the model in OUT");
+  command->add_flag("--resume", arguments->resume, "Take up what a killed run into OUT left; keep it when interrupted again");
   command->add_option("--device", arguments->device, "Where to compute")->capture_default_str();
   command->add_option("--numerics", arguments->numerics, "accurate, or mergekit for its rounding")
       ->check(CLI::IsMember({"accurate", "mergekit"}))

@@ -175,7 +175,7 @@ CHORUS_API chorus_status chorus_checkpoint_writer_spec_add_text(chorus_checkpoin
 CHORUS_API chorus_status chorus_checkpoint_writer_spec_set_replace(chorus_checkpoint_writer_spec *spec, int32_t replace,
                                                                    chorus_error **error);
 
-/** Create `folder` where needed, reserve the space of every shard under temporary names, write the headers.
+/** Put the model together in a hidden folder `.NAME.partial` beside `folder`: reserve the space of every shard, write the headers.
  * @return CHORUS_OK; CHORUS_ALREADY_EXISTS: the folder is not empty; CHORUS_RESOURCE_EXHAUSTED: disk space, stating the
  *         bytes; CHORUS_ABORTED: another writer works there; CHORUS_PERMISSION_DENIED. Nothing remains after a failure.
  * @since 0.1 */
@@ -196,7 +196,7 @@ CHORUS_API chorus_status chorus_checkpoint_writer_write(chorus_checkpoint_writer
 CHORUS_API chorus_status chorus_checkpoint_writer_write_bytes(chorus_checkpoint_writer *writer, size_t index,
                                                               uint64_t offset, uint64_t bytes, const void *data,
                                                               chorus_error **error);
-/** Sync the shards, copy the files beside them, give all their final names, the index last, and sync the folder. After
+/** Sync the shards, copy the files beside them, give the hidden folder its final name in one step, and sync. After
  * CHORUS_OK the model survives a loss of power; before, no reader finds a part of it.
  * @return CHORUS_OK; CHORUS_FAILED_PRECONDITION: bytes of a tensor were not written, naming it, or finished already;
  *         what the system refuses. @since 0.1 */

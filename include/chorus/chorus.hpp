@@ -650,6 +650,27 @@ class MergerSpec : public Handle<chorus_merger_spec, chorus_merger_spec_destroy>
     check([&](chorus_error **e) { return chorus_merger_spec_set_replace(get(), yes, e); });
     return *this;
   }
+  /** Merge in memory by this method, without a recipe. */
+  MergerSpec &set_method(const std::string &method) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_method(get(), method.c_str(), e); });
+    return *this;
+  }
+  MergerSpec &set_parameter(const std::string &name, double value) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_parameter(get(), name.c_str(), value, e); });
+    return *this;
+  }
+  MergerSpec &set_model_parameter(size_t model, const std::string &name, double value) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_model_parameter(get(), model, name.c_str(), value, e); });
+    return *this;
+  }
+  MergerSpec &set_resume(bool yes) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_resume(get(), yes, e); });
+    return *this;
+  }
+  MergerSpec &set_command(const std::string &command) {
+    check([&](chorus_error **e) { return chorus_merger_spec_set_command(get(), command.c_str(), e); });
+    return *this;
+  }
 };
 
 class Merger : public Handle<chorus_merger, chorus_merger_destroy> {
@@ -673,6 +694,20 @@ class Merger : public Handle<chorus_merger, chorus_merger_destroy> {
   }
   void run(chorus_merge_progress_fn progress = nullptr, void *user = nullptr) const {
     check([&](chorus_error **e) { return chorus_merger_run(get(), progress, user, e); });
+  }
+  /** In memory; `base` may be NULL. */
+  void merge_tensors(const std::string &name, const std::vector<const chorus_tensor *> &models, const chorus_tensor *base,
+                     const chorus_tensor &out, const chorus_exec *exec = nullptr) const {
+    check([&](chorus_error **e) {
+      return chorus_merger_merge_tensors(get(), name.c_str(), models.data(), models.size(), base, &out, exec, e);
+    });
+  }
+  uint64_t workspace_size(const std::vector<const chorus_tensor *> &models, const chorus_tensor *base, const chorus_tensor &out) const {
+    uint64_t bytes = 0;
+    check([&](chorus_error **e) {
+      return chorus_merger_get_workspace_size(get(), models.data(), models.size(), base, &out, &bytes, e);
+    });
+    return bytes;
   }
 };
 

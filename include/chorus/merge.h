@@ -47,6 +47,21 @@ CHORUS_API chorus_status chorus_merger_spec_set_numerics(chorus_merger_spec *spe
 CHORUS_API chorus_status chorus_merger_spec_set_seed(chorus_merger_spec *spec, uint64_t seed, chorus_error **error);
 /** Nonzero: a folder that is not empty is allowed; the model in it is replaced at the end. @since 0.1 */
 CHORUS_API chorus_status chorus_merger_spec_set_replace(chorus_merger_spec *spec, int32_t replace, chorus_error **error);
+/** Nonzero: chorus_merger_run() takes up what a killed run of the same recipe, settings, inputs and version left beside the
+ * output folder (finished tensors are read back and checked), and leaves it there when it fails or is cancelled. @since 0.1 */
+CHORUS_API chorus_status chorus_merger_spec_set_resume(chorus_merger_spec *spec, int32_t resume, chorus_error **error);
+/** The command line that made this merge, copied into chorus_manifest.json and the model card. @since 0.1 */
+CHORUS_API chorus_status chorus_merger_spec_set_command(chorus_merger_spec *spec, const char *command, chorus_error **error);
+
+/** Merge in memory by this method (chorus_merge_get_method() lists them) instead of a recipe: the merger made of the spec takes
+ * tensors (chorus_merger_merge_tensors()) and has no plan. @since 0.1 */
+CHORUS_API chorus_status chorus_merger_spec_set_method(chorus_merger_spec *spec, const char *method, chorus_error **error);
+/** Value of the method's parameter `name`; for one that each model may have, of all models without their own. Checked by
+ * chorus_merger_create(). Booleans are 0 or 1. Only with chorus_merger_spec_set_method(). @since 0.1 */
+CHORUS_API chorus_status chorus_merger_spec_set_parameter(chorus_merger_spec *spec, const char *name, double value, chorus_error **error);
+/** The same for one model, counted in the order of chorus_merger_merge_tensors(). @since 0.1 */
+CHORUS_API chorus_status chorus_merger_spec_set_model_parameter(chorus_merger_spec *spec, size_t model, const char *name, double value,
+                                                                chorus_error **error);
 
 /** Plan the merge on `device` ("auto", "cpu", "reference"). Reads headers alone, and writes nothing.
  *
@@ -99,9 +114,13 @@ typedef int32_t (*chorus_merge_progress_fn)(void *user, const chorus_merge_progr
 
 /** Carry out the plan: write the model into the output folder.
  *
- * The folder must be missing or empty unless the spec allows replacing. Files get their final names at the end, when all is
- * synced; after a failure, a cancellation or the process's death no reader finds a model there, and after a failure or
- * cancellation nothing at all. Equal bytes for any thread count, memory and device of one kind.
+ * The folder must be missing or empty unless the spec allows replacing. The model is put together in a hidden folder beside
+ * it, `.NAME.partial`, which takes its name in one step when all is synced: after a failure, a cancellation or the process's
+ * death the output folder is absent (or what it was) or complete; only death, and chorus_merger_spec_set_resume(), leave the
+ * hidden folder, which the next run into the same output takes up or removes. Into a folder that is mounted, the working
+ * directory or holds folders, files move one by one, the weights' index last. The output has a chorus_manifest.json: recipe,
+ * command, versions, fingerprints of the inputs' files, XXH3-64 of every tensor's bytes. Equal bytes for any thread count,
+ * memory and device of one kind.
  * @param progress  May be NULL.
  * @return CHORUS_OK; CHORUS_CANCELLED: by `progress`; CHORUS_ALREADY_EXISTS: the folder is not empty;
  *         CHORUS_FAILED_PRECONDITION: no output was set, or an input was changed meanwhile; CHORUS_RESOURCE_EXHAUSTED: disk or
@@ -132,6 +151,28 @@ typedef struct chorus_merge_parameter_info {
   int32_t is_required;
   int32_t is_per_model;    /**< Nonzero: each model may have its own. */
 } chorus_merge_parameter_info;
+
+/** Merge `count` tensors in memory into `out`: no files, the bytes of a streamed merge of the same method, parameters and name.
+ *
+ * @param merger  Made with chorus_merger_spec_set_method().
+ * @param name    Of the tensor, as in a model: with the seed and the place among the models it is the key of random choices.
+ * @param models  Compact host tensors of one shape; f64, f32, f16, bf16, each of its own.
+ * @param base    What deltas are taken from, or for a method without deltas one more input (slerp: the first, linear and karcher: the
+ *                last, with the parameters of all models). NULL with a method that needs a base: the models are task vectors (deltas),
+ *                and `out` becomes the merged task vector.
+ * @param out     Of the same shape, the result's type. It may be one of the inputs itself, of its type; else it overlaps none.
+ * @param exec    NULL: scratch from the calling thread's cache. Else host scratch of at least chorus_merger_get_workspace_size()
+ *                bytes. Parallel on the context's pool; some small bookkeeping is allocated either way. Concurrent calls are allowed.
+ * @return CHORUS_OK; CHORUS_INVALID_ARGUMENT: names the tensor or parameter; CHORUS_UNIMPLEMENTED: another dtype, or no kernel;
+ *         CHORUS_FAILED_PRECONDITION: workspace too small (states the bytes), or a merger made from a recipe. On those `out` is
+ *         untouched. @since 0.1 */
+CHORUS_API chorus_status chorus_merger_merge_tensors(const chorus_merger *merger, const char *name,
+                                                     const chorus_tensor *const *models, size_t count, const chorus_tensor *base,
+                                                     const chorus_tensor *out, const chorus_exec *exec, chorus_error **error);
+/** Bytes of workspace for chorus_merger_merge_tensors() with these tensors; their data are not read. @since 0.1 */
+CHORUS_API chorus_status chorus_merger_get_workspace_size(const chorus_merger *merger, const chorus_tensor *const *models,
+                                                          size_t count, const chorus_tensor *base, const chorus_tensor *out,
+                                                          uint64_t *out_bytes, chorus_error **error);
 
 CHORUS_API size_t chorus_merge_method_count(void);
 /** Method `index` of the table. @return CHORUS_OK; CHORUS_OUT_OF_RANGE. @since 0.1 */

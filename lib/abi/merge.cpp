@@ -2,8 +2,12 @@
 // merge.h: setters of the spec, and calls into merge/merger.
 #include "chorus/merge.h"
 
+#include <optional>
+
 #include "abi/boundary.h"
 #include "abi/info.h"
+#include "abi/structs.h"
+#include "merge/memory_merge.h"
 #include "merge/merger.h"
 #include "runtime/files.h"
 
@@ -15,10 +19,13 @@ namespace mg = chorus::merge;
 
 struct chorus_merger_spec {
   mg::MergeSettings settings;
+  mg::MemorySettings in_memory;  // when its method is set
 };
 
+// One of the two.
 struct chorus_merger {
-  mg::Merger merger;
+  std::optional<mg::Merger> merger;
+  std::optional<mg::MemoryMerger> in_memory;
 };
 
 namespace {
@@ -41,6 +48,21 @@ mg::ProgressFunction reporter(chorus_merge_progress_fn progress, void *user) {
     out.tensors_total = at.tensors_total;
     return progress(user, &out) == 0;
   };
+}
+
+// The merger of a recipe.
+const mg::Merger &streamed(const chorus_merger *merger) {
+  if (!require(merger, "merger")->merger) {
+    fail(CHORUS_FAILED_PRECONDITION, "merger was made with a method for tensors in memory; it has no plan to show or run");
+  }
+  return *merger->merger;
+}
+
+const mg::MemoryMerger &in_memory(const chorus_merger *merger) {
+  if (!require(merger, "merger")->in_memory) {
+    fail(CHORUS_FAILED_PRECONDITION, "merger was made from a recipe; chorus_merger_spec_set_method() makes one for tensors");
+  }
+  return *merger->in_memory;
 }
 
 }  // namespace
@@ -114,11 +136,53 @@ chorus_status chorus_merger_spec_set_replace(chorus_merger_spec *spec, int32_t r
   return guarded(error, [&] { require(spec, "spec")->settings.replace = replace != 0; });
 }
 
+chorus_status chorus_merger_spec_set_resume(chorus_merger_spec *spec, int32_t resume, chorus_error **error) {
+  return guarded(error, [&] { require(spec, "spec")->settings.resume = resume != 0; });
+}
+
+chorus_status chorus_merger_spec_set_command(chorus_merger_spec *spec, const char *command, chorus_error **error) {
+  return guarded(error, [&] { require(spec, "spec")->settings.command = require(command, "command"); });
+}
+
+chorus_status chorus_merger_spec_set_method(chorus_merger_spec *spec, const char *method, chorus_error **error) {
+  return guarded(error, [&] {
+    require(spec, "spec");
+    if (*require(method, "method") == '\0') fail(CHORUS_INVALID_ARGUMENT, "method is empty; chorus_merge_get_method() lists them");
+    spec->in_memory.method = method;
+  });
+}
+
+chorus_status chorus_merger_spec_set_parameter(chorus_merger_spec *spec, const char *name, double value, chorus_error **error) {
+  return guarded(error, [&] { require(spec, "spec")->in_memory.parameters[require(name, "name")] = value; });
+}
+
+chorus_status chorus_merger_spec_set_model_parameter(chorus_merger_spec *spec, size_t model, const char *name, double value,
+                                                     chorus_error **error) {
+  return guarded(error, [&] { require(spec, "spec")->in_memory.model_parameters[require(name, "name")][model] = value; });
+}
+
 chorus_status chorus_merger_create(const chorus_context *context, const chorus_merger_spec *spec, const char *device,
                                    chorus_merger **out_merger, chorus_error **error) {
   return guarded(error, [&] {
     *require(out_merger, "out_merger") = nullptr;
-    *out_merger = new chorus_merger{{chorus::context_of(context), require(spec, "spec")->settings, require(device, "device")}};
+    const auto shared = chorus::context_of(context);
+    require(spec, "spec");
+    require(device, "device");
+    auto merger = std::make_unique<chorus_merger>();
+    if (spec->in_memory.method.empty()) {
+      if (!spec->in_memory.parameters.empty() || !spec->in_memory.model_parameters.empty()) {
+        fail(CHORUS_INVALID_ARGUMENT, "parameters were set without a method; a recipe names its own");
+      }
+      merger->merger.emplace(shared, spec->settings, device);
+    } else {
+      if (!spec->settings.recipe.empty()) fail(CHORUS_INVALID_ARGUMENT, "both a recipe and a method were set; a merger has one of them");
+      mg::MemorySettings settings = spec->in_memory;
+      settings.seed = spec->settings.seed;
+      settings.memory = spec->settings.memory;
+      settings.numerics = spec->settings.numerics;
+      merger->in_memory.emplace(shared, settings, device);
+    }
+    *out_merger = merger.release();
   });
 }
 
@@ -126,7 +190,7 @@ void chorus_merger_destroy(chorus_merger *merger) { delete merger; }
 
 chorus_status chorus_merger_get_plan(const chorus_merger *merger, chorus_merge_plan *out_plan, chorus_error **error) {
   return guarded(error, [&] {
-    const mg::Plan &plan = require(merger, "merger")->merger.plan();
+    const mg::Plan &plan = streamed(merger).plan();
     chorus_merge_plan out = CHORUS_MERGE_PLAN_INIT;
     out.tensor_count = plan.jobs.size();
     for (const mg::Job &job : plan.jobs) ++(job.kind == mg::JobKind::kMerge ? out.merged_count : out.copied_count);
@@ -141,23 +205,46 @@ chorus_status chorus_merger_get_plan(const chorus_merger *merger, chorus_merge_p
 }
 
 const char *chorus_merger_get_plan_text(const chorus_merger *merger) {
-  return merger != nullptr ? merger->merger.text().c_str() : "";
+  return merger != nullptr && merger->merger ? merger->merger->text().c_str() : "";
 }
 
 const char *chorus_merger_get_plan_json(const chorus_merger *merger) {
-  return merger != nullptr ? merger->merger.json().c_str() : "";
+  return merger != nullptr && merger->merger ? merger->merger->json().c_str() : "";
 }
 
 size_t chorus_merger_get_warning_count(const chorus_merger *merger) {
-  return merger != nullptr ? merger->merger.plan().warnings.size() : 0;
+  return merger != nullptr && merger->merger ? merger->merger->plan().warnings.size() : 0;
 }
 
 const char *chorus_merger_get_warning(const chorus_merger *merger, size_t index) {
-  return index < chorus_merger_get_warning_count(merger) ? merger->merger.plan().warnings[index].c_str() : nullptr;
+  return index < chorus_merger_get_warning_count(merger) ? merger->merger->plan().warnings[index].c_str() : nullptr;
 }
 
 chorus_status chorus_merger_run(const chorus_merger *merger, chorus_merge_progress_fn progress, void *user, chorus_error **error) {
-  return guarded(error, [&] { require(merger, "merger")->merger.run(reporter(progress, user)); });
+  return guarded(error, [&] { streamed(merger).run(reporter(progress, user)); });
+}
+
+chorus_status chorus_merger_merge_tensors(const chorus_merger *merger, const char *name, const chorus_tensor *const *models,
+                                          size_t count, const chorus_tensor *base, const chorus_tensor *out, const chorus_exec *exec,
+                                          chorus_error **error) {
+  return guarded(error, [&] {
+    const mg::MemoryMerger &tensors = in_memory(merger);
+    if (count > 0) require(models, "models");
+    chorus_exec copy;
+    if (exec != nullptr) copy = chorus::abi::read_struct(exec, "exec", CHORUS_END_OF(chorus_exec, workspace_bytes));
+    tensors.merge({require(name, "name"), models, count, base, require(out, "out")}, exec != nullptr ? &copy : nullptr);
+  });
+}
+
+chorus_status chorus_merger_get_workspace_size(const chorus_merger *merger, const chorus_tensor *const *models, size_t count,
+                                               const chorus_tensor *base, const chorus_tensor *out, uint64_t *out_bytes,
+                                               chorus_error **error) {
+  return guarded(error, [&] {
+    *require(out_bytes, "out_bytes") = 0;
+    const mg::MemoryMerger &tensors = in_memory(merger);
+    if (count > 0) require(models, "models");
+    *out_bytes = tensors.workspace_bytes({"", models, count, base, require(out, "out")});
+  });
 }
 
 size_t chorus_merge_method_count(void) { return mg::methods().size(); }

@@ -32,7 +32,15 @@ bool is_host(int32_t device_type) {
   return device_type == CHORUS_DEVICE_HOST || device_type == CHORUS_DEVICE_CUDA_HOST;
 }
 
-// The memory of a whole tensor of that shape; returns its bytes.
+// Calls step(first element, count) over `elements` in blocks of a buffer of elements of `bytes_each`.
+template <typename Step>
+void by_blocks(uint64_t elements, uint64_t bytes_each, Step step) {
+  const uint64_t most = kBlockBytes / bytes_each;
+  for (uint64_t first = 0; first < elements; first += most) step(first, std::min(most, elements - first));
+}
+
+}  // namespace
+
 uint64_t check_memory(const chorus_tensor *tensor, const char *name, const std::string &whose, const StorageType &stored,
                       const std::vector<int64_t> &shape) {
   if (tensor == nullptr) fail(CHORUS_INVALID_ARGUMENT, "{} is NULL; it is required", name);
@@ -71,15 +79,6 @@ uint64_t check_memory(const chorus_tensor *tensor, const char *name, const std::
   }
   return bytes;
 }
-
-// Calls step(first element, count) over `elements` in blocks of a buffer of elements of `bytes_each`.
-template <typename Step>
-void by_blocks(uint64_t elements, uint64_t bytes_each, Step step) {
-  const uint64_t most = kBlockBytes / bytes_each;
-  for (uint64_t first = 0; first < elements; first += most) step(first, std::min(most, elements - first));
-}
-
-}  // namespace
 
 void read_tensor(const Model &model, const Tensor &tensor, const chorus_tensor *out) {
   const uint64_t bytes = check_memory(out, "out", tensor.name, *tensor.type, tensor.shape);

@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "merge/element.h"
+#include "merge/numbers.h"
 #include "merge/scratch.h"
 #include "merge/transposed.h"
 
@@ -49,49 +50,17 @@ bool is_of_rows(chorus_merge_statistic statistic) {
   return statistic == CHORUS_STATISTIC_ROW_SOFTMAX || statistic == CHORUS_STATISTIC_ROW_KL;
 }
 
-// The numbers of a piece's run that both kernels take, in the layout of plugin.h.
-struct Numbers {
-  std::vector<double> cuts;
-  std::vector<uint64_t> ties;
-};
-
-Numbers numbers_of(const Coefficients &c, size_t piece) {
-  Numbers out;
-  if (c.selections.empty()) {
-    out.cuts = c.cuts;
-    return out;
-  }
-  const size_t n = c.selections[0].cuts.size();
-  for (size_t i = 0; i < n; ++i) {
-    for (const Selection &selection : c.selections) {
-      if (selection.cuts.size() == n) out.cuts.push_back(selection.cuts[i]);
-      if (piece < selection.ties.size()) out.ties.push_back(selection.ties[piece][i]);
-    }
-  }
-  return out;
-}
-
-template <typename T>
-const T *data_or_null(const std::vector<T> &values) { return values.empty() ? nullptr : values.data(); }
-
-// `first_row` is that of the piece, `n` the number of inputs.
-template <typename Args>
-void set_numbers(const Coefficients &c, const Numbers &numbers, uint64_t first_row, size_t n, Args *args) {
-  args->cuts = data_or_null(numbers.cuts);
-  args->ties = data_or_null(numbers.ties);
-  args->densities = data_or_null(c.densities);
-  args->epsilons = data_or_null(c.epsilons);
-  args->keys = data_or_null(c.keys);
-  if (!c.cut_scales.empty()) args->cut_scales = c.cut_scales.data() + first_row * n;
-}
-
 class Execution {
  public:
-  Execution(const Context &context, const Plan &plan, checkpoint::Writer *writer, const ProgressFunction &progress)
-      : context_(context), plan_(plan), writer_(writer), progress_(progress), scratch_(plan.scratch_bytes),
+  Execution(const Context &context, const Plan &plan, Output *output, const ScratchPool::Lent &scratch,
+            const ProgressFunction &progress)
+      : context_(context), plan_(plan), output_(output), progress_(progress), scratch_(plan.scratch_bytes, scratch),
         coefficients_(plan.jobs.size()), statistics_(plan.jobs.size()), counts_(plan.jobs.size()) {
     total_ = plan.bytes_to_read;
-    for (const Job &job : plan.jobs) total_ += job.bytes();
+    for (size_t j = 0; j < plan.jobs.size(); ++j) {
+      total_ += plan.jobs[j].bytes();
+      if (output->has(j)) done_ += plan.jobs[j].operand_bytes() * (1 + plan.jobs[j].program.passes.size()) + plan.jobs[j].bytes();
+    }
   }
 
   void run() {
@@ -103,12 +72,13 @@ class Execution {
       run_batch(begin, end);
       begin = end;
     }
+    run_rounds({}, "apply", plan_.jobs.size(), [](const Piece &) {});  // the output's work that is left
     report("finish", "", plan_.jobs.size());
   }
 
  private:
   size_t batch_end(size_t begin) const {
-    const auto cost = [&](size_t j) { return plan_.jobs[j].operand_bytes() + plan_.jobs[j].statistic_bytes(1); };
+    const auto cost = [&](size_t j) { return output_->has(j) ? 0 : plan_.jobs[j].operand_bytes() + plan_.jobs[j].statistic_bytes(1); };
     uint64_t bytes = 0;
     size_t end = begin;
     for (; end < plan_.jobs.size() && (end == begin || bytes + cost(end) <= kBatchBytes); ++end) bytes += cost(end);
@@ -117,13 +87,14 @@ class Execution {
 
   void read_ahead(size_t begin, size_t end) const {
     for (size_t j = begin; j < end; ++j) {
+      if (output_->has(j)) continue;
       const Job &job = plan_.jobs[j];
       for (const Operand &input : job.inputs) hint(input);
       hint(job.base);
     }
   }
   static void hint(const Operand &operand) {
-    if (operand.tensor == nullptr || operand.view != nullptr) return;
+    if (operand.model == nullptr || operand.tensor == nullptr || operand.view != nullptr) return;
     prefetch(operand.model->files()[operand.tensor->file], operand.tensor->offset, std::min(operand.tensor->bytes, kBatchBytes));
   }
 
@@ -137,20 +108,24 @@ class Execution {
       const std::vector<Piece> pieces = pieces_of(begin, end, pass);
       run_rounds(pieces, "reduce", begin, [&](const Piece &piece) { reduce(piece, pass); });
       for (size_t j = begin; j < end; ++j) {
-        if (has_pass(plan_.jobs[j], pass)) conclude(j, pass);
+        if (has_pass(j, pass)) conclude(j, pass);
       }
     }
     run_rounds(pieces_of(begin, end, std::nullopt), "apply", begin, [&](const Piece &piece) { make(piece); });
   }
 
-  static bool has_pass(const Job &job, size_t pass) { return job.kind == JobKind::kMerge && pass < job.program.passes.size(); }
+  bool has_pass(size_t j, size_t pass) const {
+    const Job &job = plan_.jobs[j];
+    return job.kind == JobKind::kMerge && pass < job.program.passes.size() && !output_->has(j);
+  }
 
   // Pieces of the jobs that have reduction `pass`; of all jobs for the last pass.
   std::vector<Piece> pieces_of(size_t begin, size_t end, std::optional<size_t> pass) {
     std::vector<Piece> pieces;
     for (size_t j = begin; j < end; ++j) {
       const Job &job = plan_.jobs[j];
-      if (pass && !has_pass(job, *pass)) continue;
+      if (output_->has(j) || (pass && !has_pass(j, *pass))) continue;
+      if (!pass && job.elements == 0) output_->written(j, 0);
       size_t number = 0;
       for (uint64_t at = 0; at < job.elements; at += job.piece) {
         pieces.push_back({j, at, std::min(job.piece, job.elements - at), number++});
@@ -160,27 +135,36 @@ class Execution {
     return pieces;
   }
 
-  // Runs the pieces in parallel, in rounds small enough to report and cancel between them.
+  // Runs the pieces in parallel, in rounds small enough to report and cancel between them; beside them the output's own work
+  // on what the round before wrote.
   template <typename Body>
   void run_rounds(const std::vector<Piece> &pieces, const char *phase, size_t tensors_done, const Body &body) {
-    for (size_t begin = 0; begin < pieces.size();) {
+    const bool writes = std::string_view(phase) == "apply";
+    size_t begin = 0;
+    do {
       uint64_t bytes = 0;
       size_t end = begin;
       for (; end < pieces.size() && (end == begin || bytes < kBatchBytes); ++end) bytes += bytes_of(pieces[end]);
-      report(phase, plan_.jobs[pieces[begin].job].name, tensors_done);
-      struct Call {
-        const Piece *pieces;
-        const Body *body;
-      } call{pieces.data() + begin, &body};
-      context_.pool().parallel_for(
-          end - begin,
-          [](void *argument, uint64_t index) {
-            const auto &call = *static_cast<const Call *>(argument);
-            (*call.body)(call.pieces[index]);
-          },
-          &call);
+      if (begin < end) report(phase, plan_.jobs[pieces[begin].job].name, tensors_done);
+      const size_t work = output_->take_work();
+      in_parallel(work + end - begin, [&](size_t i) { i < work ? output_->run_work(i) : body(pieces[begin + i - work]); });
+      output_->note_work();
+      for (size_t i = begin; writes && i < end; ++i) {
+        const Piece &piece = pieces[i];
+        const bool is_last = i + 1 == end || pieces[i + 1].job != piece.job;
+        const Job &job = plan_.jobs[piece.job];
+        const uint64_t done = piece.begin + piece.count;
+        if (!is_last || (job.is_transposed() && done < job.elements)) continue;  // transposed: pieces lie scattered
+        output_->written(piece.job, done * (job.type->bits() / 8));
+      }
       begin = end;
-    }
+    } while (begin < pieces.size());
+  }
+
+  template <typename Body>
+  void in_parallel(size_t count, const Body &body) const {
+    context_.pool().parallel_for(
+        count, [](void *argument, uint64_t index) { (*static_cast<const Body *>(argument))(index); }, const_cast<Body *>(&body));
   }
 
   uint64_t bytes_of(const Piece &piece) const {
@@ -196,11 +180,15 @@ class Execution {
     const auto fetch = [&](uint64_t first, uint64_t count, void *memory) {
       if (operand.view != nullptr)
         operand.view->read(first, count, memory);
+      else if (operand.data != nullptr)
+        std::memcpy(memory, static_cast<const char *>(operand.data) + first * element, count * element);
       else
         operand.model->read(*operand.tensor, first * element, count * element, memory);
     };
     const Job &job = plan_.jobs[piece.job];
-    if (job.is_transposed()) {
+    if (operand.is_zero) {
+      std::memset(to, 0, piece.count * element);
+    } else if (job.is_transposed()) {
       read_transposed(row_axis_of(job), piece.begin, piece.count, element, to, fetch);
     } else {
       fetch(piece.begin, piece.count, to);
@@ -218,7 +206,7 @@ class Execution {
   void write(const Piece &piece, const void *from) {
     const uint64_t element = plan_.jobs[piece.job].type->bits() / 8;
     const auto put = [&](uint64_t first, uint64_t count, const void *memory) {
-      writer_->write(piece.job, first * element, count * element, memory);
+      output_->write(piece.job, first * element, count * element, memory);
     };
     const Job &job = plan_.jobs[piece.job];
     if (job.is_transposed()) {
@@ -412,12 +400,12 @@ class Execution {
   void report(const char *phase, const std::string &tensor, size_t tensors_done) {
     if (!progress_) return;
     if (progress_({phase, tensor, done_.load(std::memory_order_relaxed), total_, tensors_done, plan_.jobs.size()})) return;
-    fail(CHORUS_CANCELLED, "cancelled; nothing was left in {}", writer_->folder());
+    fail(CHORUS_CANCELLED, "cancelled");
   }
 
   const Context &context_;
   const Plan &plan_;
-  checkpoint::Writer *writer_;
+  Output *output_;
   const ProgressFunction &progress_;
   ScratchPool scratch_;
   std::vector<Coefficients> coefficients_;                    // of each job while its batch runs
@@ -430,17 +418,18 @@ class Execution {
 
 }  // namespace
 
+void run_jobs(const Context &context, const Plan &plan, Output *output, const ScratchPool::Lent &scratch, const ProgressFunction &progress) {
+  Execution(context, plan, output, scratch, progress).run();
+}
+
 void execute(const Context &context, const Plan &plan, const std::string &folder, const ProgressFunction &progress) {
-  checkpoint::WriterSettings settings;
-  settings.side_files = plan.side_files;
-  settings.replace = plan.settings.replace;
-  checkpoint::Writer writer(plan.layout, folder, settings);
-  Execution(context, plan, &writer, progress).run();
+  ModelOutput output(context, plan, folder);
+  run_jobs(context, plan, &output, {}, progress);
   for (const InputModel &input : plan.inputs) {
     if (input.model != nullptr) input.model->check_unchanged();
     if (input.adapter != nullptr) input.adapter->check_unchanged();
   }
-  writer.finish();
+  output.finish();
 }
 
 }  // namespace chorus::merge

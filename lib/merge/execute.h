@@ -5,7 +5,9 @@
 #include <memory>
 #include <string>
 
+#include "merge/output.h"
 #include "merge/plan.h"
+#include "merge/scratch.h"
 #include "runtime/context.h"
 
 namespace chorus::merge {
@@ -23,5 +25,8 @@ using ProgressFunction = std::function<bool(const Progress &)>;
 
 // Writes the model into `folder`. Fails CANCELLED, and as reading, writing and kernels do; nothing remains then.
 void execute(const Context &context, const Plan &plan, const std::string &folder, const ProgressFunction &progress);
+
+// The same for a plan of jobs that write elsewhere; buffers come from `scratch` as far as it goes.
+void run_jobs(const Context &context, const Plan &plan, Output *output, const ScratchPool::Lent &scratch, const ProgressFunction &progress);
 
 }  // namespace chorus::merge

@@ -208,6 +208,11 @@ size_t Job::operand_count() const {
          (base.tensor != nullptr ? 1 : 0);
 }
 
+void prepare_jobs(Plan *plan, const DevicePtr &device, uint64_t threads) {
+  choose_kernels(plan, device);
+  choose_pieces(plan, threads);
+}
+
 Plan make_plan(const std::shared_ptr<const Context> &context, MergeSettings settings, const char *device_name) {
   const DevicePtr device = find_device(context, device_name);
   if (!is_host_memory(*device)) {
@@ -233,8 +238,7 @@ Plan make_plan(const std::shared_ptr<const Context> &context, MergeSettings sett
   diagnostics.throw_if_any();
   plan.warnings = diagnostics.warnings();
 
-  choose_kernels(&plan, device);
-  choose_pieces(&plan, static_cast<uint64_t>(context->pool().threads()));
+  prepare_jobs(&plan, device, static_cast<uint64_t>(context->pool().threads()));
   lay_out(&plan);
   add_up(&plan);
   look_at_disk(&plan);

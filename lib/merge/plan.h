@@ -29,6 +29,8 @@ struct MergeSettings {
   uint64_t seed = 0;
   chorus_merge_numerics numerics = CHORUS_NUMERICS_ACCURATE;
   bool replace = false;
+  bool resume = false;   // take up what an interrupted run left, and leave it when interrupted again
+  std::string command;   // for the manifest and the model card; "": not known
 };
 
 // A tensor of an input; `tensor` NULL: its weight is 0, it is not read.
@@ -36,6 +38,8 @@ struct Operand {
   const checkpoint::Model *model = nullptr;
   const checkpoint::Tensor *tensor = nullptr;
   std::shared_ptr<const TensorView> view = nullptr;  // what reads it, where no file holds it as it is
+  const void *data = nullptr;  // in memory, instead of a model
+  bool is_zero = false;        // all zeros, instead of these
 };
 
 enum class JobKind {
@@ -93,6 +97,9 @@ struct Plan {
 
 // Opens the models. Fails with all that is wrong.
 Plan make_plan(const std::shared_ptr<const Context> &context, MergeSettings settings, const char *device);
+
+// Chooses kernels and pieces of plan->jobs for `threads` of `device`. Fails UNIMPLEMENTED.
+void prepare_jobs(Plan *plan, const DevicePtr &device, uint64_t threads);
 
 // The plan for a person, and as JSON.
 std::string plan_text(const Plan &plan);

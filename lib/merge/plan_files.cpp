@@ -217,10 +217,12 @@ std::string model_card(const Plan &plan) {
                                 : std::filesystem::path(plan.settings.output).lexically_normal().filename().string();
   std::string recipe = plan.recipe.text;
   if (!recipe.ends_with('\n')) recipe += '\n';
+  const std::string command = plan.settings.command.empty() ? "" : fmt::format("\n## Command\n\n```\n{}\n```\n", plan.settings.command);
   return fmt::format(
-      "---\nbase_model:\n{}library_name: transformers\ntags:\n  - merge\n  - chorus\n---\n# {}\n\nMerged from\n\n{}\nby chorus {} with the method "
-      "`{}`: {}.\n\n## Recipe\n\n```yaml\n{}```\n",
-      models, title, list, chorus_version(), plan.recipe.method->name, plan.recipe.method->summary, recipe);
+      "---\nbase_model:\n{}base_model_relation: merge\nlibrary_name: transformers\ntags:\n  - merge\n  - chorus\n---\n# {}\n\nMerged from\n\n{}\n"
+      "by chorus {} with the method `{}`: {}.\n`chorus_manifest.json` holds fingerprints of these inputs and a checksum of every tensor.\n\n"
+      "## Recipe\n\n```yaml\n{}```\n{}",
+      models, title, list, chorus_version(), plan.recipe.method->name, plan.recipe.method->summary, recipe, command);
 }
 
 }  // namespace

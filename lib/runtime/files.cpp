@@ -155,6 +155,14 @@ void rename_over(const std::string &from, const std::string &to) {
   if (file_table().rename(from.c_str(), to.c_str()) != 0) fail_call(errno, "giving its final name to", to);
 }
 
+bool exchange_names(const std::string &a, const std::string &b) {
+#if defined(RENAME_EXCHANGE)
+  return ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
+#else
+  return static_cast<void>(a), static_cast<void>(b), false;
+#endif
+}
+
 void remove_quietly(const std::string &path) noexcept { file_table().unlink(path.c_str()); }
 
 void make_folder(const std::string &path) {

@@ -67,6 +67,8 @@ void prefetch(const File &file, uint64_t offset, uint64_t bytes) noexcept;
 void start_writing(const File &file, uint64_t offset, uint64_t bytes) noexcept;
 void sync_folder(const std::string &path);
 void rename_over(const std::string &from, const std::string &to);
+// Lets two folders swap their names at once; false where the system cannot.
+bool exchange_names(const std::string &a, const std::string &b);
 // Removes a file; a missing one is fine. Never throws.
 void remove_quietly(const std::string &path) noexcept;
 // Creates the folder and its missing parents.

@@ -3,6 +3,9 @@
 // that was interrupted is taken up again.
 #include <criterion/criterion.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <filesystem>
 
 #include "checkpoint/model.h"
@@ -89,10 +92,39 @@ Test(faults, a_failed_write_removes_its_files) {
     }
     fault = unit::Fault();
     size_t left = 0;
-    if (fs::exists(folder / "m")) left = static_cast<size_t>(std::distance(fs::directory_iterator(folder / "m"), {}));
-    // The unlink of a stale partial file, which was not there, is the only failure that nobody notices.
-    cr_expect_eq(left, 0u, "call %d", n);
+    for (const auto &entry : fs::recursive_directory_iterator(folder.path())) left += entry.is_regular_file();
+    // Syncing the parent is all that can fail once the folder has its name; then the whole model is there.
+    if (fs::exists(folder / "m")) {
+      cr_expect(is_complete(folder / "m"), "call %d", n);
+    } else {
+      cr_expect_eq(left, 0u, "call %d", n);
+    }
   }
+}
+
+// A child is killed at the n-th system call of writing, for every n: the folder is absent or whole, and the next run works.
+Test(faults, killed_at_any_call_the_folder_is_absent_or_whole) {
+  unit::FaultyTables tables;
+  size_t absent = 0, whole = 0;
+  for (int n = 0;; ++n) {
+    const TemporaryFolder folder;
+    const pid_t child = fork();
+    if (child == 0) {
+      fault = {n, false, EIO, 0, true};
+      write_small(folder / "m");
+      _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    const bool killed = WIFSIGNALED(status);
+    const bool there = fs::exists(folder / "m");
+    ++(there ? whole : absent);
+    if (there) cr_expect(is_complete(folder / "m"), "call %d left a part", n);
+    if (!there) write_small(folder / "m");
+    cr_expect(is_complete(folder / "m") && !fs::exists(folder / ".m.partial"), "after call %d", n);
+    if (!killed) break;
+  }
+  cr_expect(absent > 20 && whole > 1, "%zu absent, %zu whole", absent, whole);
 }
 
 Test(faults, a_read_that_fails_anywhere_is_an_error) {
@@ -143,11 +175,12 @@ Test(faults, an_interrupted_run_is_taken_up_again) {
 
 Test(faults, a_partial_file_of_another_plan_is_not_taken_up) {
   const TemporaryFolder folder;
-  unit::write_file(folder / ".model-00001-of-00002.safetensors.partial", std::string(small_layout().shards[0].bytes, 'x'));
-  unit::write_file(folder / ".model-00002-of-00002.safetensors.partial", "short");
+  fs::create_directory(folder / ".m.partial");
+  unit::write_file(folder / ".m.partial/model-00001-of-00002.safetensors", std::string(small_layout().shards[0].bytes, 'x'));
+  unit::write_file(folder / ".m.partial/model-00002-of-00002.safetensors", "short");
   WriterSettings settings;
   settings.resume = true;
-  const Writer writer(small_layout(), folder.path().string(), std::move(settings));
+  const Writer writer(small_layout(), folder / "m", std::move(settings));
   cr_expect_eq(small_layout().shards.size(), 2u);
   cr_expect(!writer.resumed(0) && !writer.resumed(1));
 }

@@ -129,7 +129,7 @@ Test(write, tensors_are_converted_and_files_put_beside_them) {
   writer.write(1, chorus::Tensor(same.data(), {3}));
   EXPECT_FAILS(writer.write(0, chorus::Tensor(same.data(), {2})), CHORUS_INVALID_ARGUMENT, "that of tensor 'converted': [3]");
   EXPECT_FAILS(writer.write(2, chorus::Tensor(same.data(), {3})), CHORUS_OUT_OF_RANGE, "index");
-  cr_expect(names_in(folder / "deep/er/m") == std::vector<std::string>({".model.safetensors.partial"}));
+  cr_expect(names_in(folder / "deep/er") == std::vector<std::string>({".m.partial"}), "until it is whole there is no model");
   writer.finish();
   EXPECT_FAILS(writer.finish(), CHORUS_FAILED_PRECONDITION, "has finished already");
   EXPECT_FAILS(writer.write_bytes(0, 0, 0, nullptr), CHORUS_FAILED_PRECONDITION, "has finished");
@@ -151,7 +151,7 @@ Test(write, abandoned_it_leaves_nothing) {
     spec.add_text("config.json", "{}").set_max_shard_bytes(1);
     for (const Declared &t : kThree) spec.add_tensor(t.name, t.dtype, t.shape);
     chorus::CheckpointWriter writer(unit::context(), spec, folder / "x/y/m");
-    cr_expect_eq(names_in(folder / "x/y/m").size(), 3u);
+    cr_expect_eq(names_in(folder / "x/y/.m.partial").size(), 3u);
     EXPECT_FAILS(writer.finish(), CHORUS_FAILED_PRECONDITION, "tensor 0 ('a'): 0 of 12 bytes were written");
   }
   cr_expect(names_in(folder.path().string()).empty());
@@ -170,15 +170,40 @@ Test(write, a_folder_that_is_not_empty_is_refused_unless_it_may_be_replaced) {
   cr_expect_eq(chorus::Checkpoint(unit::context(), folder / "m").tensor_count(), 3u);
   write_model(folder / "m", kThree, &single.set_replace(true));
   cr_expect(names_in(folder / "m") == std::vector<std::string>({"model.safetensors", "notes.txt"}));
+  // With a folder in it, files move one by one.
+  fs::create_directory(folder / "m/logs");
+  chorus::CheckpointWriterSpec again;
+  write_model(folder / "m", kThree, &again.set_replace(true).set_max_shard_bytes(1));
+  cr_expect_eq(names_in(folder / "m").size(), 6u);
+  cr_expect(!fs::exists(folder / "m/model.safetensors") && fs::exists(folder / "m/logs"));
+  cr_expect_eq(chorus::Checkpoint(unit::context(), folder / "m").tensor_count(), 3u);
+  cr_expect(names_in(folder.path().string()) == std::vector<std::string>({"m"}));
+}
+
+Test(write, the_working_directory_and_links_are_written_to) {
+  const TemporaryFolder folder;
+  fs::create_directory(folder / "here");
+  fs::create_directory_symlink(folder / "here", folder / "link");
+  fs::create_symlink(folder / "nowhere", folder / "broken");
+  chorus::CheckpointWriterSpec first, second, third;
+  fs::current_path(folder / "here");
+  write_model(".", kThree, &first);
+  fs::current_path("/");
+  cr_expect(names_in(folder / "here") == std::vector<std::string>({"model.safetensors"}));
+  write_model(folder / "link/", kThree, &second.set_replace(true));
+  cr_expect(fs::is_symlink(folder / "link") && fs::exists(folder / "here/model.safetensors"));
+  EXPECT_FAILS(write_model(folder / "broken", kThree, &third), CHORUS_INVALID_ARGUMENT, "a link to what is not there");
 }
 
 Test(write, partial_files_of_a_killed_run_do_not_stand_in_the_way) {
   const TemporaryFolder folder;
-  write_file(folder / ".model.safetensors.partial", "old");
-  write_file(folder / ".model-00001-of-00009.safetensors.partial", "old");
+  fs::create_directory(folder / ".m.partial");
+  write_file(folder / ".m.partial/model-00001-of-00009.safetensors", "old");
+  write_file(folder / ".m.partial/.journal", "old");
   chorus::CheckpointWriterSpec spec;
-  write_model(folder.path().string(), kThree, &spec);
-  cr_expect(names_in(folder.path().string()) == std::vector<std::string>({"model.safetensors"}));
+  write_model(folder / "m", kThree, &spec);
+  cr_expect(names_in(folder.path().string()) == std::vector<std::string>({"m"}));
+  cr_expect(names_in(folder / "m") == std::vector<std::string>({"model.safetensors"}));
 }
 
 Test(write, two_writers_do_not_share_a_folder) {
@@ -186,7 +211,7 @@ Test(write, two_writers_do_not_share_a_folder) {
   chorus::CheckpointWriterSpec spec;
   spec.add_tensor("a", CHORUS_F32, {0});
   chorus::CheckpointWriter first(unit::context(), spec, folder / "m");
-  EXPECT_FAILS(chorus::CheckpointWriter(unit::context(), spec, folder / "m"), CHORUS_ABORTED, "another writer works in");
+  EXPECT_FAILS(chorus::CheckpointWriter(unit::context(), spec, folder / "m"), CHORUS_ABORTED, "another writer works on");
   first.finish();
   cr_expect_eq(chorus::Checkpoint(unit::context(), folder / "m").tensor_count(), 1u);
 }

@@ -199,10 +199,12 @@ Test(run, killed_at_any_moment_the_model_is_absent_or_complete) {
       cr_assert(weights(bench / output) == want, "run %d left another model", i);
       cr_assert(fs::exists(bench / (output + "/config.json")));
     } else {
+      cr_assert(!fs::exists(bench / output), "run %d left a folder without a model", i);
       ++absent;
     }
     chorus_checkpoint_destroy(checkpoint);
     fs::remove_all(bench / output);
+    fs::remove_all(bench / ("." + output + ".partial"));
   }
   cr_assert(absent > 0, "no run was killed before its end");
 }

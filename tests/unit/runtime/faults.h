@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Failing the n-th allocation or system call through the runtime's tables.
 #pragma once
+#include <signal.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <functional>
 
@@ -15,11 +18,13 @@ struct Fault {
   bool persistent = false;
   int error = EIO;
   int calls = 0;
+  bool kills = false;  // instead of failing, the process dies
 
   bool hits() {
     ++calls;
     if (countdown < 0) return false;
     if (countdown == 0) {
+      if (kills) ::kill(::getpid(), SIGKILL);
       countdown = persistent ? 0 : -1;
       return true;
     }
