@@ -96,6 +96,9 @@ void add_combine(CLI::App *program);
 void add_fit(CLI::App *program);
 void add_route(CLI::App *program);
 void add_merge(CLI::App *program);
+void add_soup(CLI::App *program);
+void add_negate(CLI::App *program);
+void add_compare(CLI::App *program);
 void add_version(CLI::App *program);
 
 // Ctrl-C: after watch_interrupts() the signal is remembered, and throw_if_interrupted() ends the command with exit code

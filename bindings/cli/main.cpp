@@ -17,6 +17,9 @@ int main(int argc, char **argv) {
       "  chorus plugins --options                    every option of the library\n"
       "  chorus inspect MODEL                        tensors, layers, experts; is it sound?\n"
       "  chorus merge recipe.yml OUT --plan          what a merge would do\n"
+      "  chorus soup A B C -o OUT                    their average; --greedy keeps what improves a score\n"
+      "  chorus negate MODEL --base BASE -o OUT      take a fine-tune's changes away\n"
+      "  chorus compare A B                          is it safe to average them?\n"
       "  chorus combine --model a=a.safetensors --model b=b.safetensors --targets t.safetensors\n"
       "  chorus fit --model a=a.safetensors --model b=b.safetensors --targets t.safetensors\n"
       "  chorus route logits.safetensors -k 2        loads of the experts\n"
@@ -27,6 +30,9 @@ int main(int argc, char **argv) {
   chorus_cli::add_fit(&program);
   chorus_cli::add_route(&program);
   chorus_cli::add_merge(&program);
+  chorus_cli::add_soup(&program);
+  chorus_cli::add_negate(&program);
+  chorus_cli::add_compare(&program);
   chorus_cli::add_version(&program);
   try {
     program.parse(argc, argv);

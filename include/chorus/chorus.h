@@ -20,6 +20,7 @@
 #include "route.h"
 #include "route_assign.h"
 #include "route_loss.h"
+#include "soup.h"
 #include "sparse.h"
 #include "vocabulary.h"
 #include "weights.h"
