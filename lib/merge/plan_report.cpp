@@ -41,6 +41,38 @@ std::string types_text(const Plan &plan) {
   return out;
 }
 
+// "model.layers.*.mlp.up_proj.weight": tensors that differ in numbers alone share a line.
+std::string pattern_of(const std::string &name) {
+  std::string out;
+  for (size_t at = 0; at < name.size(); ++at) {
+    const bool starts = at > 0 && name[at - 1] == '.' && name[at] >= '0' && name[at] <= '9';
+    const size_t end = starts ? std::min(name.find('.', at), name.size()) : at;
+    if (starts && name.find_first_not_of("0123456789", at) >= end) {
+      out += '*';
+      at = end - 1;
+    } else {
+      out += name[at];
+    }
+  }
+  return out;
+}
+
+std::string tensor_lines(const Plan &plan) {
+  std::vector<std::pair<std::string, size_t>> lines;
+  std::map<std::string, size_t> known;
+  for (const Job &job : plan.jobs) {
+    const size_t passes = job.kind == JobKind::kMerge ? job.program.passes.size() + 1 : 1;
+    const std::string line = fmt::format("{}  {} [{}]  {} {}, {} pass{}", pattern_of(job.name), job.type->name, fmt::join(job.shape, ", "),
+                                         job.kind == JobKind::kMerge ? "merge of" : "copy of", job.operand_count(), passes, passes == 1 ? "" : "es");
+    const auto [at, is_new] = known.try_emplace(line, lines.size());
+    if (is_new) lines.emplace_back(line, 0);
+    ++lines[at->second].second;
+  }
+  std::string out;
+  for (const auto &[line, times] : lines) out += fmt::format("  {:>5} x {}\n", times, line);
+  return out;
+}
+
 std::string model_line(const InputModel &input) {
   if (input.model == nullptr) return fmt::format("  {}: absent, weight 0\n", input.reference.text());
   uint64_t bytes = 0;
@@ -65,6 +97,7 @@ std::string plan_text(const Plan &plan) {
   std::string kernels;
   for (const std::string &name : plan.kernels.names()) kernels += (kernels.empty() ? "" : ", ") + name;
   if (!kernels.empty()) out += fmt::format("kernels   {}\n", kernels);
+  out += "tensors\n" + tensor_lines(plan);
   for (const std::string &warning : plan.warnings) out += fmt::format("warning   {}\n", warning);
   return out;
 }
