@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 
 #include "merge/lora.h"
 #include "merge/plan_job.h"
+#include "merge/relatedness.h"
 #include "merge/tokenizer/vocabulary_merge.h"
 #include "runtime/context.h"
 #include "runtime/device.h"
@@ -242,6 +244,7 @@ Plan make_plan(const std::shared_ptr<const Context> &context, MergeSettings sett
   lay_out(&plan);
   add_up(&plan);
   look_at_disk(&plan);
+  std::ranges::move(unrelated_inputs(plan), std::back_inserter(plan.warnings));
   return plan;
 }
 
