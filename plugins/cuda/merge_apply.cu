@@ -103,7 +103,7 @@ struct ApplyState {
 
 int32_t score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
   const auto &d = *static_cast<const chorus_merge_desc *>(desc);
-  return check_apply(d, why, bytes) == 0 || check_sparsify(d, why, bytes) == 0 ? 0 : kScore;
+  return check_apply(d, why, bytes) == 0 || check_accurate(d, why, bytes) == 0 || check_sparsify(d, why, bytes) == 0 ? 0 : kScore;
 }
 
 chorus_status prepare(chorus_plugin_device *device, const void *desc, void **out, chorus_error_slot slot) {

@@ -146,7 +146,7 @@ struct ReduceState {
 
 int32_t score(chorus_plugin_device *, const void *desc, char *why, size_t bytes) {
   const auto &d = *static_cast<const chorus_merge_reduce_desc *>(desc);
-  if (check_reduce(d, why, bytes) == 0 || check_sparsify(d, why, bytes) == 0) return 0;
+  if (check_reduce(d, why, bytes) == 0 || check_accurate(d, why, bytes) == 0 || check_sparsify(d, why, bytes) == 0) return 0;
   if (d.statistic > CHORUS_STATISTIC_COUNT) return refuse(why, bytes, "statistic is %d; supported on CUDA: Gram, sum, histogram, count (0 to 3)", d.statistic);
   if (d.predicate == CHORUS_PREDICATE_TIE) return refuse(why, bytes, "predicate is tie; supported on CUDA: all, above epsilon, kept, prefix (0 to 3)");
   return kScore;
