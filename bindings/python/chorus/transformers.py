@@ -98,7 +98,7 @@ class EnsembleLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         mixed = self._combine([c.detach() for c in counted]).to(scores.device, scores.dtype)
         if self.keep_masked:
             mixed = mixed.masked_fill(scores == -math.inf, -math.inf)
-        return self._after(scores, mixed)  # type: ignore[return-value]
+        return self._after(scores, mixed)
 
     def _after(self, scores: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         return mixed
