@@ -155,7 +155,10 @@ void MemoryMerger::prepare(const Call &call, Prepared *out) const {
     const bool same = read.begin == written.begin && type == job.type;
     if (!same && overlap(read, written)) fail_overlap("out", name.c_str(), true);
     out->tensors.push_back({job.name, type, shape, 0, 0, bytes, {}});
-    return Operand{nullptr, &out->tensors.back(), tensor->data};
+    Operand one;
+    one.tensor = &out->tensors.back();
+    one.data = tensor->data;
+    return one;
   };
   for (size_t i = 0; i < order.size(); ++i) {
     const Operand one = operand(order[i], order[i] == call.base ? "base" : fmt::format("models[{}]", i));
@@ -165,7 +168,8 @@ void MemoryMerger::prepare(const Call &call, Prepared *out) const {
     job.base = operand(call.base, "base");
   } else if (has_base) {  // task vectors: their base is zero
     out->tensors.push_back({job.name, job.type, shape, 0, 0, job.bytes(), {}});
-    job.base = {nullptr, &out->tensors.back(), nullptr, true};
+    job.base.tensor = &out->tensors.back();
+    job.base.is_zero = true;
   }
   out->plan.settings.memory = settings_.memory;
   out->plan.settings.numerics = settings_.numerics;

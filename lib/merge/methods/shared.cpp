@@ -71,17 +71,17 @@ Program delta_program(const Settings &settings, bool consensus) {
   return out;
 }
 
-// Below this the models' mean squares are no measure, as in mergekit.
-constexpr double kSmallEnergy = 1e-6;
-constexpr double kLargestF16 = 65504;
+chorus_merge_operand selecting_operand(const Stages &stages) {
+  return stages.operand == CHORUS_OPERAND_X ? CHORUS_OPERAND_X : CHORUS_OPERAND_DELTA;
+}
 
-// Mean squares to weights; all alike when there is next to none.
-void share_energy(const Statistic &s, const Rounding &r, Coefficients *c) {
-  const auto energy = [&](size_t i) { return r(s.gram(i, i) / static_cast<double>(s.elements)); };
-  double sum = 0;
-  for (size_t i = 0; i < s.n; ++i) sum = r.scalar(sum + energy(i));
-  sum = r(sum);
-  for (size_t i = 0; i < s.n; ++i) c->weights[i] = r(sum < kSmallEnergy ? 1.0 / static_cast<double>(s.n) : energy(i) / sum);
+void weigh_by_energy(const Settings &settings, Program *program) {
+  program->coefficients.weights.assign(settings.n_inputs(), 1);
+  Reduction energy;
+  energy.operand = CHORUS_OPERAND_DELTA;
+  energy.sparsify = program->stages.sparsify;
+  if (energy.sparsify != CHORUS_SPARSIFY_NONE) energy.predicate = CHORUS_PREDICATE_KEPT;
+  program->passes.push_back({energy, [r = settings.rounding()](const Statistic &s, Coefficients *c) { share_energy(s, r, c); }});
 }
 
 void add_l1_rescale(const Settings &settings, Program *program) {
