@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """python.py OUT: writes core.i, the SWIG interface of chorus._core, and _core.pyi, its types, from the C headers."""
+import keyword
 import re
 import sys
 from pathlib import Path
@@ -199,7 +200,7 @@ def signature(api, function):
         elif p.role in RESULTS:
             results.append(RESULTS[p.role])
         else:
-            parameters.append((p.name + "_" * (p.name in ("from", "in", "def", "class", "with", "as", "is")), STUBS[p.role]))
+            parameters.append((p.name + "_" * keyword.iskeyword(p.name), STUBS[p.role]))
     if function.result == "chorus_status" and function.has_error:
         result = results[0] if len(results) == 1 else f"Tuple[{', '.join(results)}]" if results else "None"
     else:

@@ -128,6 +128,8 @@ Settings MemoryMerger::settings_for(const Call &call, size_t inputs, bool has_ba
 
 void MemoryMerger::prepare(const Call &call, Prepared *out) const {
   if (call.count == 0) fail(CHORUS_INVALID_ARGUMENT, "count is 0; at least one model is needed");
+  if (settings_.numerics != CHORUS_NUMERICS_ACCURATE)
+    fail(CHORUS_UNIMPLEMENTED, "merging in memory has accurate numerics alone; mergekit's are those of recipes");
   const std::vector<int64_t> shape = shape_of(call.models[0]);
   const bool takes_deltas = method_->base == BaseUse::kRequired || method_->base == BaseUse::kOptional;
   const bool base_is_input = call.base != nullptr && !takes_deltas;
@@ -171,6 +173,7 @@ void MemoryMerger::prepare(const Call &call, Prepared *out) const {
     job.base.tensor = &out->tensors.back();
     job.base.is_zero = true;
   }
+  out->plan.recipe.method = method_;
   out->plan.settings.memory = settings_.memory;
   out->plan.settings.numerics = settings_.numerics;
   out->plan.jobs.push_back(std::move(job));

@@ -97,7 +97,11 @@ class Cutter {
 
   // Moves the k best to the front.
   int64_t keep_top_k() {
-    if (after_.top_k == 0 || after_.top_k >= count_) return count_;
+    if (after_.top_k == 0) return count_;
+    if (after_.top_k >= count_) {  // just k were gathered, or the rest weighs nothing
+      total_ = sum_;
+      return count_;
+    }
     std::nth_element(candidates(), candidates() + after_.top_k, candidates() + count_, is_before);
     total_ = 0;
     for (int64_t j = 0; j < after_.top_k; ++j) total_ += candidates()[j].weight;

@@ -206,6 +206,9 @@ double own_log_sum(Row &row, RowModel &m) {
   if (m.has_log_sum) return m.log_sum;
   m.has_log_sum = true;
   m.log_sum = 0.0;
+  // Known without a sum, which `present`, a term's value once keys were made, would falsify.
+  if (m.shape == Shape::kInfinite) m.log_sum = std::log(static_cast<double>(m.infinite_count));
+  if (m.shape != Shape::kRegular) return m.log_sum;
   if (m.is_wild) {
     double sum = 0.0;
     for (int64_t v = 0; v < m.n_valid; ++v) sum += std::exp(own_log_prob(m, v));

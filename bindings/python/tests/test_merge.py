@@ -105,7 +105,7 @@ INTERRUPTED = """
     recipe, out, how = sys.argv[1:]
 
     def strike():
-        while not any(Path(out).parent.glob("out/*")):
+        while not any(Path(out).parent.glob(".out*/*")):  # the hidden folder that becomes `out` in the end
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)
 
