@@ -109,7 +109,8 @@ void mix_log_linear(const std::vector<OracleModel> &models, OracleRow &out) {
       const bool cancels = m.weight > 0 && !m.is_regular();
       if (l != kMinus && !cancels) t += m.weight * l;
       if (l == kMinus && m.weight > 0) t = kMinus;
-      const long double spread = at(m.spread, static_cast<int64_t>(v), 0);
+      // What a model of equal shares moves is its term, which a negative weight keeps.
+      const long double spread = m.is_regular() ? at(m.spread, static_cast<int64_t>(v), 0) : m.weight < 0 ? l : 0;
       if (l != kMinus) moved[v] += fabsl(m.weight * spread);
       if (t == kMinus) break;
     }
