@@ -107,7 +107,9 @@ void mix_log_linear(const std::vector<OracleModel> &models, OracleRow &out) {
       const long double l = at(m.l, static_cast<int64_t>(v), kMinus);
       // A positive one-hot or infinite model has one term for all its tokens: it cancels, however large its weight.
       const bool cancels = m.weight > 0 && !m.is_regular();
-      if (l != kMinus && !cancels) t += m.weight * l;
+      // So does the normaliser of a positive one: left out, because beside a huge weight it would swallow the rest.
+      const bool normalised = m.weight < 0 || !m.is_regular();
+      if (l != kMinus && !cancels) t += m.weight * (normalised ? l : at(m.spread, static_cast<int64_t>(v), 0));
       if (l == kMinus && m.weight > 0) t = kMinus;
       // What a model of equal shares moves is its term, which a negative weight keeps.
       const long double spread = m.is_regular() ? at(m.spread, static_cast<int64_t>(v), 0) : m.weight < 0 ? l : 0;
