@@ -97,6 +97,13 @@ void mix_linear(const std::vector<OracleModel> &models, OracleRow &out) {
   }
 }
 
+bool lacks_tokens(const OracleModel &m, size_t n_tokens) {
+  for (size_t v = 0; v < n_tokens; ++v) {
+    if (at(m.l, static_cast<int64_t>(v), kMinus) == kMinus) return true;
+  }
+  return false;
+}
+
 // t[v] = sum of terms, then normalised; per token the sum of |w (z - max)| for the tolerance.
 void mix_log_linear(const std::vector<OracleModel> &models, OracleRow &out) {
   std::vector<long double> moved(out.log_probs.size(), 0);
@@ -107,8 +114,9 @@ void mix_log_linear(const std::vector<OracleModel> &models, OracleRow &out) {
       const long double l = at(m.l, static_cast<int64_t>(v), kMinus);
       // A positive one-hot or infinite model has one term for all its tokens: it cancels, however large its weight.
       const bool cancels = m.weight > 0 && !m.is_regular();
-      // So does the normaliser of a positive one: left out, because beside a huge weight it would swallow the rest.
-      const bool normalised = m.weight < 0 || !m.is_regular();
+      // So does the normaliser, unless a token that a negative one lacks is neutral: left out, because beside a huge weight
+      // it would swallow the rest.
+      const bool normalised = !m.is_regular() || (m.weight < 0 && lacks_tokens(m, out.log_probs.size()));
       if (l != kMinus && !cancels) t += m.weight * (normalised ? l : at(m.spread, static_cast<int64_t>(v), 0));
       if (l == kMinus && m.weight > 0) t = kMinus;
       // What a model of equal shares moves is its term, which a negative weight keeps.
