@@ -3,6 +3,7 @@
 // bring. Included once per instruction set, after hwy/highway.h.
 #include "chorus/exact_math.h"
 #include "hwy/highway.h"
+#include "cpu/vector_math.h"
 
 #if defined(CHORUS_CPU_ROUTE_MATH_H_) == defined(HWY_TARGET_TOGGLE)  // Highway's guard: once per target
 #ifdef CHORUS_CPU_ROUTE_MATH_H_
@@ -20,28 +21,16 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <class D>
 HWY_INLINE hn::Vec<D> exp_of_negative(D d, hn::Vec<D> x) {
   const hn::RebindToSigned<D> di;
-  const auto round = hn::Set(d, CHORUS_EXP_ROUND);
-  const auto shifted = hn::Add(hn::Mul(x, hn::Set(d, CHORUS_EXP_LOG2E)), round);
-  const auto n = hn::Sub(shifted, round);
-  auto r = hn::Sub(x, hn::Mul(n, hn::Set(d, CHORUS_EXP_LN2_HI)));
-  r = hn::Sub(r, hn::Mul(n, hn::Set(d, CHORUS_EXP_LN2_LO)));
-  const auto r2 = hn::Mul(r, r);
-  auto p = hn::Add(hn::Mul(hn::Set(d, CHORUS_EXP_P0), r), hn::Set(d, CHORUS_EXP_P1));
-  p = hn::Add(hn::Mul(p, r), hn::Set(d, CHORUS_EXP_P2));
-  p = hn::Add(hn::Mul(p, r), hn::Set(d, CHORUS_EXP_P3));
-  p = hn::Add(hn::Mul(p, r), hn::Set(d, CHORUS_EXP_P4));
-  p = hn::Add(hn::Mul(p, r), hn::Set(d, CHORUS_EXP_P5));
-  p = hn::Add(hn::Add(hn::Mul(p, r2), r), hn::Set(d, 1.0f));
-  const auto bits = hn::BitCast(di, shifted);  // its low bits are n in two's complement
-  const auto near = hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(bits)));
+  const ExpParts<D> parts = exp_parts(d, x);
+  const auto near = parts.scaled(d);
   const auto is_far = hn::Lt(x, hn::Set(d, -86.0f));
   if (HWY_LIKELY(hn::AllFalse(d, is_far))) return near;
-  const auto k = hn::Sub(bits, hn::BitCast(di, round));
+  const auto k = hn::Sub(hn::BitCast(di, parts.shifted), hn::BitCast(di, hn::Set(d, CHORUS_EXP_ROUND)));
   const auto half = hn::ShiftRight<1>(hn::Add(k, hn::Set(di, 1)));  // toward zero, as k <= 0
   const auto pow2 = [&](hn::Vec<decltype(di)> e) HWY_ATTR {
     return hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(e, hn::Set(di, 127))));
   };
-  const auto far = hn::Mul(hn::Mul(p, pow2(half)), pow2(hn::Sub(k, half)));
+  const auto far = hn::Mul(hn::Mul(parts.fraction, pow2(half)), pow2(hn::Sub(k, half)));
   const auto is_zero = hn::Lt(x, hn::Set(d, CHORUS_EXP_MIN));
   return hn::IfThenElse(is_far, hn::IfThenElse(is_zero, hn::Zero(d), far), near);
 }

@@ -16,12 +16,20 @@ namespace chorus::cpu {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// chorus_exact_exp(x) for -86 <= x <= 0: there one exact scaling by 2^n replaces its two. Below, and for NaN, e^-86, which
-// is nothing beside a term of 1: 2^-124.
+// chorus_exact_exp up to its scaling: e^x = fraction * 2^n, where the low bits of `shifted` are n in two's complement.
 template <class D>
-HWY_INLINE hn::Vec<D> exp_nonpositive(D d, hn::Vec<D> x) {
-  const hn::RebindToSigned<D> di;
-  x = hn::Max(x, hn::Set(d, -86.0f));  // x86 gives the second operand when the first is NaN
+struct ExpParts {
+  hn::Vec<D> fraction, shifted;
+
+  // Both at once, for x >= -86: the bits of `shifted`, moved into the exponent, are a factor 2^n.
+  HWY_INLINE hn::Vec<D> scaled(D d) const {
+    const hn::RebindToSigned<D> di;
+    return hn::BitCast(d, hn::Add(hn::BitCast(di, fraction), hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
+  }
+};
+
+template <class D>
+HWY_INLINE ExpParts<D> exp_parts(D d, hn::Vec<D> x) {
   const auto shifted = hn::Add(hn::Mul(x, hn::Set(d, CHORUS_EXP_LOG2E)), hn::Set(d, CHORUS_EXP_ROUND));
   const auto n = hn::Sub(shifted, hn::Set(d, CHORUS_EXP_ROUND));
   auto r = hn::Sub(x, hn::Mul(n, hn::Set(d, CHORUS_EXP_LN2_HI)));
@@ -32,9 +40,14 @@ HWY_INLINE hn::Vec<D> exp_nonpositive(D d, hn::Vec<D> x) {
   p = hn::Add(hn::Mul(p, r), hn::Set(d, CHORUS_EXP_P3));
   p = hn::Add(hn::Mul(p, r), hn::Set(d, CHORUS_EXP_P4));
   p = hn::Add(hn::Mul(p, r), hn::Set(d, CHORUS_EXP_P5));
-  p = hn::Add(hn::Add(hn::Mul(p, r2), r), hn::Set(d, 1.0f));
-  // The low bits of `shifted` are n in two's complement: shifted into the exponent they are a factor 2^n.
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
+  return {hn::Add(hn::Add(hn::Mul(p, r2), r), hn::Set(d, 1.0f)), shifted};
+}
+
+// chorus_exact_exp(x) for -86 <= x <= 0: there one exact scaling by 2^n replaces its two. Below, and for NaN, e^-86, which
+// is nothing beside a term of 1: 2^-124.
+template <class D>
+HWY_INLINE hn::Vec<D> exp_nonpositive(D d, hn::Vec<D> x) {
+  return exp_parts(d, hn::Max(x, hn::Set(d, -86.0f))).scaled(d);  // x86 gives the second operand when the first is NaN
 }
 
 // chorus_exact_log(x) for x >= 0, infinity included.
