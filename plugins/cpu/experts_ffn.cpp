@@ -97,6 +97,7 @@ struct Block {
   float *h;        // a row per position
   float *x_integers, *h_integers;  // the same rows for integer weights
   char *x_gemm, *h_gemm;           // a row per position, for oneDNN
+  int64_t gemm_experts;            // the experts it multiplies: the first of the active ones, which are in order of their rows
   char *scratch;   // of the workers: unpacked weights, then products
   int64_t scratch_bytes, band_bytes, gate_up_strips, y_columns;
   int64_t tokens;  // most of a block
@@ -195,20 +196,18 @@ void narrow_rows(const ExpertsState &s, const PackedMatrix &m, const float *cons
   for (int64_t p = begin; p < begin + count; ++p) s.narrow(rows[p], m.depth_padded, s.gemm.type, out + p * bytes);
 }
 
-// The experts oneDNN multiplies: the first `n` of the active ones, which are in order of their rows.
-int64_t count_gemm_experts(const ExpertsState &s, const Block &b) {
+int64_t count_gemm_experts(const ExpertsState &s, const ExpertsPlan &plan) {
   int64_t n = 0;
-  while (n < b.plan.n_active && s.gemm.takes(b.plan.rows(b.plan.active[n]))) ++n;
+  while (n < plan.n_active && s.gemm.takes(plan.rows(plan.active[n]))) ++n;
   return n;
 }
 
-// Their rows of x, or of h, for oneDNN.
+// The rows of x, or of h, of the experts that oneDNN multiplies.
 void narrow_all(const ExpertsState &s, const Block &b, const PackedMatrix &m, const float *const *rows, char *out) {
   constexpr int64_t kRows = 64;
-  const int64_t experts = count_gemm_experts(s, b);
-  if (experts == 0) return;
+  if (b.gemm_experts == 0) return;
   const int64_t pieces = (b.plan.rows(b.plan.active[0]) + kRows - 1) / kRows;
-  parallel_for(s.host, experts * pieces, [&](int64_t i) {
+  parallel_for(s.host, b.gemm_experts * pieces, [&](int64_t i) {
     const int32_t e = b.plan.active[i / pieces];
     const int64_t first = i % pieces * kRows, count = std::min(kRows, b.plan.rows(e) - first);
     if (count > 0) narrow_rows(s, m, rows, b.plan.begin[e] + first, count, out);
@@ -219,13 +218,12 @@ void narrow_all(const ExpertsState &s, const Block &b, const PackedMatrix &m, co
 void run_gate_up(const ExpertsState &s, const Block &b) {
   const int64_t per_output = is_gated(s.activation) ? 2 : 1, strips = per_output * s.down.depth_padded / kStrip;
   const int64_t chunks = (strips + b.gate_up_strips - 1) / b.gate_up_strips, stride = operand_stride(s.down);
-  const int64_t gemm_experts = count_gemm_experts(s, b);
   narrow_all(s, b, s.gate_up, b.x_rows, b.x_gemm);
   run_tasks(s.host, b.plan.n_active * chunks, [&](int64_t worker, int64_t task) {
     const int32_t expert = b.plan.active[task / chunks];
     const int64_t strip = task % chunks * b.gate_up_strips, n_strips = std::min(b.gate_up_strips, strips - strip);
     const int64_t output = strip / per_output * kStrip, outputs = n_strips / per_output * kStrip;
-    const bool gemm = task / chunks < gemm_experts;
+    const bool gemm = task / chunks < b.gemm_experts;
     const int64_t row_block = gemm ? kGemmRowBlock : kRowBlock;
     char *band = b.scratch + worker * b.scratch_bytes;
     auto *sums = reinterpret_cast<float *>(band + b.band_bytes);
@@ -273,7 +271,7 @@ void combine_columns(const ExpertsState &s, const chorus_experts_args &args, int
 
 // y = sum of weight * down h: a task owns columns of y and multiplies them for every expert.
 void run_down(const ExpertsState &s, const chorus_experts_args &args, int64_t first, int64_t count, const Block &b) {
-  const int64_t tasks = (s.hidden + b.y_columns - 1) / b.y_columns, gemm_experts = count_gemm_experts(s, b);
+  const int64_t tasks = (s.hidden + b.y_columns - 1) / b.y_columns;
   narrow_all(s, b, s.down, b.h_rows, b.h_gemm);
   run_tasks(s.host, tasks, [&](int64_t worker, int64_t task) {
     const int64_t column = task * b.y_columns, n = std::min(b.y_columns, s.hidden - column);
@@ -283,7 +281,7 @@ void run_down(const ExpertsState &s, const chorus_experts_args &args, int64_t fi
     for (int64_t i = 0; i < b.plan.n_active; ++i) {
       const int32_t e = b.plan.active[i];
       const int64_t begin = b.plan.begin[e], strip = column / kStrip;
-      if (i < gemm_experts) {
+      if (i < b.gemm_experts) {
         s.unpack(s.down, e, strip, n_strips, s.gemm.type, band);
         gemm_multiply(s.gemm, s.gemm.down, s.down, n_strips * kStrip,
                       b.h_gemm + begin * s.down.depth_padded * s.gemm.element_bytes(), b.plan.rows(e), band,
@@ -306,6 +304,7 @@ chorus_status experts_run(const void *prepared, const void *args_pointer, const 
   for (int64_t first = 0; first < args.tokens; first += block.tokens) {
     const int64_t count = std::min(block.tokens, args.tokens - first);
     plan_slots(s, args, first, count, &block.plan);
+    block.gemm_experts = count_gemm_experts(s, block.plan);
     gather(s, args, first, count, block);
     run_gate_up(s, block);
     quantise_activations(s, block);
