@@ -11,20 +11,6 @@ namespace {
 
 using Vector = std::vector<double>;
 
-Model fine_tune(const Model &base, unsigned seed, double size = 0.001) {
-  std::mt19937 random(seed);
-  std::normal_distribution<double> normal(0, size);
-  Model out = base;
-  for (auto &[name, tensor] : out) {
-    for (double &value : tensor.values) value += normal(random);
-  }
-  return out;
-}
-
-void add_fine_tunes(Bench *bench) {
-  for (const char *name : {"x", "y", "z"}) bench->add(name, fine_tune(bench->model("a"), static_cast<unsigned>(name[0])));
-}
-
 // Three dimensions, as experts have them.
 const char *const kExperts = "model.layers.0.mlp.experts.up_proj";
 
@@ -134,7 +120,7 @@ Test(nuslerp, vectors_along_each_dimension) {
     for (const bool with_base : {false, true}) {
       Bench bench(CHORUS_F32);
       for (const char *name : {"base", "x", "y"}) {
-        Model model = name[0] == 'b' ? bench.model("a") : fine_tune(bench.model("a"), static_cast<unsigned>(name[0]), 0.01);
+        Model model = name[0] == 'b' ? bench.model("a") : unit::fine_tune(bench.model("a"), static_cast<unsigned>(name[0]), 0.01);
         add_experts(&model, {3, 32, 20}, static_cast<unsigned>(name[0]), [](int64_t) { return 0.02; });
         bench.add(name, model);
       }
@@ -169,7 +155,7 @@ Test(nuslerp, vectors_along_each_dimension) {
 // Ranks run along dimension 1: columns of very different sizes are thinned alike.
 Test(della, ranks_of_experts_run_down_the_columns) {
   Bench bench(CHORUS_F32);
-  Model base = bench.model("a"), tuned = fine_tune(base, 7);
+  Model base = bench.model("a"), tuned = unit::fine_tune(base, 7);
   add_experts(&base, {2, 600, 16}, 1, [](int64_t) { return 0.0; });
   add_experts(&tuned, {2, 600, 16}, 2, [](int64_t column) { return std::ldexp(1.0, static_cast<int>(column)); });
   bench.add("base", base);

@@ -12,20 +12,9 @@ namespace {
 
 using Vector = std::vector<double>;
 
-// A fine-tune: the base with small changes, many of them equal once rounded.
-Model fine_tune(const Model &base, unsigned seed, double size = 0.001) {
-  std::mt19937 random(seed);
-  std::normal_distribution<double> normal(0, size);
-  Model out = base;
-  for (auto &[name, tensor] : out) {
-    for (double &value : tensor.values) value += normal(random);
-  }
-  return out;
-}
-
-void add_fine_tunes(Bench *bench) {
+void add_base_and_fine_tunes(Bench *bench) {
   bench->add("base", bench->model("a"));
-  for (const char *name : {"x", "y", "z"}) bench->add(name, fine_tune(bench->model("a"), static_cast<unsigned>(name[0])));
+  unit::add_fine_tunes(bench);
 }
 
 std::vector<Vector> deltas(const Bench &bench, const std::string &name) {
@@ -95,7 +84,7 @@ Test(sparse, ties) {
   for (const bool rescale : {false, true}) {
     for (const bool normalize : {false, true}) {
       Bench bench;
-      add_fine_tunes(&bench);
+      add_base_and_fine_tunes(&bench);
       const Model got = bench.merge(std::string(kWeighted) + "merge_method: ties\nout_dtype: float32\nparameters: {density: 0.3, lambda: 0.8, rescale: " +
                                     (rescale ? "true" : "false") + ", normalize: " + (normalize ? "true" : "false") + "}\n", 2);
       unit::expect_close(got, [&](const std::string &name) {
@@ -114,7 +103,7 @@ Test(sparse, ties) {
 
 Test(sparse, breadcrumbs) {
   Bench bench;
-  add_fine_tunes(&bench);
+  add_base_and_fine_tunes(&bench);
   const std::string settings = "out_dtype: float32\nparameters: {density: 0.6, gamma: 0.1}\n";
   const auto trimmed = [&](const std::string &name) {
     std::vector<Vector> delta = deltas(bench, name);
@@ -139,7 +128,7 @@ Test(sparse, breadcrumbs) {
 
 Test(sparse, ram) {
   Bench bench;
-  add_fine_tunes(&bench);
+  add_base_and_fine_tunes(&bench);
   const double epsilon = 0.0008;
   unit::expect_close(
       bench.merge(R"({merge_method: ram, base_model: "@base", models: [{model: "@x"}, {model: "@y"}, {model: "@z"}], out_dtype: float32, parameters: {epsilon: 0.0008}})"),
@@ -162,7 +151,7 @@ Test(sparse, ram) {
 
 Test(sparse, sce) {
   Bench bench;
-  add_fine_tunes(&bench);
+  add_base_and_fine_tunes(&bench);
   const Model got = bench.merge(R"({merge_method: sce, base_model: "@base", models: [{model: "@x"}, {model: "@y"}, {model: "@z"}], out_dtype: float32, parameters: {select_topk: 0.5}})");
   unit::expect_close(got, [&](const std::string &name) {
     std::vector<Vector> delta = deltas(bench, name);
@@ -200,7 +189,7 @@ Test(sparse, sce) {
 Test(sparse, dare_and_della_keep_the_share_and_repeat) {
   for (const char *method : {"dare_linear", "della_linear"}) {
     Bench bench;
-    add_fine_tunes(&bench);
+    add_base_and_fine_tunes(&bench);
     const std::string recipe = std::string("{merge_method: ") + method +
                                R"(, base_model: "@base", models: [{model: "@x"}], out_dtype: float32, parameters: {weight: 1, density: 0.4}})";
     const Model got = bench.merge(recipe), again = bench.merge(recipe, 2, uint64_t{64} << 20);
@@ -228,7 +217,7 @@ Test(sparse, dare_and_della_keep_the_share_and_repeat) {
 
 Test(sparse, full_density_is_task_arithmetic) {
   Bench bench;
-  add_fine_tunes(&bench);
+  add_base_and_fine_tunes(&bench);
   const Model want = bench.merge(std::string(kWeighted) + "merge_method: task_arithmetic\n");
   for (const char *method : {"dare_linear", "della_linear", "breadcrumbs"}) {
     const Model got = bench.merge(std::string(kWeighted) + "merge_method: " + method + "\n");
@@ -239,7 +228,7 @@ Test(sparse, full_density_is_task_arithmetic) {
 Test(gram, model_stock) {
   for (const bool by_row : {false, true}) {
     Bench bench;
-    add_fine_tunes(&bench);
+    add_base_and_fine_tunes(&bench);
     const Model got = bench.merge(std::string(R"({merge_method: model_stock, base_model: "@base", models: [{model: "@x"}, {model: "@y"}, {model: "@z"}], out_dtype: float32, parameters: {filter_wise: )") +
                                   (by_row ? "true}}" : "false}}"), 2);
     unit::expect_close(got, [&](const std::string &name) {

@@ -145,6 +145,22 @@ class Bench {
   std::map<std::string, Model> models_;
 };
 
+// A fine-tune: the base with small changes, many of them equal once rounded.
+inline Model fine_tune(const Model &base, unsigned seed, double size = 0.001) {
+  std::mt19937 random(seed);
+  std::normal_distribution<double> normal(0, size);
+  Model out = base;
+  for (auto &[name, tensor] : out) {
+    for (double &value : tensor.values) value += normal(random);
+  }
+  return out;
+}
+
+// x, y and z: fine-tunes of the bench's a.
+inline void add_fine_tunes(Bench *bench) {
+  for (const char *name : {"x", "y", "z"}) bench->add(name, fine_tune(bench->model("a"), static_cast<unsigned>(name[0])));
+}
+
 // Distance between neighbours of `x` in `dtype`.
 inline double ulp(chorus_dtype dtype, double x) {
   const int bits = dtype == CHORUS_BF16 ? 8 : dtype == CHORUS_F16 ? 11 : dtype == CHORUS_F32 ? 24 : 53;
