@@ -9,6 +9,7 @@
 #include <cmath>
 #include <initializer_list>
 
+#include "exact_math.h"
 #include "plugin.hpp"
 
 namespace chorus::plugin {
@@ -30,6 +31,27 @@ inline GateUpRows gate_up_rows(chorus_activation activation, chorus_gate_layout 
     case CHORUS_UP_GATE_CONCATENATED: return {intermediate + i, i};
     case CHORUS_GATE_UP_INTERLEAVED: return {2 * i, 2 * i + 1};
     default: return {i, intermediate + i};
+  }
+}
+
+// ---- Activation ----
+
+// What a gate and an up become. The clamps of `limit` (0: none) come first; NaN stays NaN.
+CHORUS_EXACT_FN float activate(chorus_activation activation, float limit, float gate, float up) {
+  if (limit > 0) {
+    if (gate > limit) gate = limit;
+    if (up > limit) up = limit;
+    if (up < -limit) up = -limit;
+  }
+  const auto relu = [](float x) { return x < 0 ? 0.0f : x; };
+  switch (activation) {
+    case CHORUS_ACTIVATION_GEGLU:  // 0.5 g (1 + tanh(t)) = g sigmoid(2t), t = sqrt(2 / pi) (g + 0.044715 g^3)
+      return gate * chorus_exact_sigmoid(1.5957691216f * (gate + 0.044715f * gate * gate * gate)) * up;
+    case CHORUS_ACTIVATION_REGLU: return relu(gate) * up;
+    case CHORUS_ACTIVATION_RELU: return relu(up);
+    case CHORUS_ACTIVATION_RELU2: return relu(up) * relu(up);
+    case CHORUS_ACTIVATION_GPT_OSS: return (up + 1.0f) * (gate * chorus_exact_sigmoid(1.702f * gate));
+    default: return gate * chorus_exact_sigmoid(gate) * up;
   }
 }
 

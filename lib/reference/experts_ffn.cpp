@@ -173,25 +173,6 @@ void multiply(chorus_dtype weights, const float *x, int64_t rows, const char *ma
   multiply(x, rows, matrix, columns, f32_from_bf16, out);
 }
 
-// What a gate and an up become. The clamps come first; NaN stays NaN.
-float activate(const ExpertsState &s, float gate, float up) {
-  if (s.limit > 0) {
-    if (gate > s.limit) gate = s.limit;
-    if (up > s.limit) up = s.limit;
-    if (up < -s.limit) up = -s.limit;
-  }
-  const auto relu = [](float x) { return x < 0 ? 0.0f : x; };
-  switch (s.activation) {
-    case CHORUS_ACTIVATION_GEGLU:  // 0.5 g (1 + tanh(t)) = g sigmoid(2t), t = sqrt(2 / pi) (g + 0.044715 g^3)
-      return gate * chorus_exact_sigmoid(1.5957691216f * (gate + 0.044715f * gate * gate * gate)) * up;
-    case CHORUS_ACTIVATION_REGLU: return relu(gate) * up;
-    case CHORUS_ACTIVATION_RELU: return relu(up);
-    case CHORUS_ACTIVATION_RELU2: return relu(up) * relu(up);
-    case CHORUS_ACTIVATION_GPT_OSS: return (up + 1.0f) * (gate * chorus_exact_sigmoid(1.702f * gate));
-    default: return gate * chorus_exact_sigmoid(gate) * up;
-  }
-}
-
 void add_bias(const float *biases, int64_t index, int64_t count, float *out) {
   if (biases == nullptr) return;
   for (int64_t i = 0; i < count; ++i) out[i] = out[i] + biases[index * count + i];
@@ -209,7 +190,7 @@ void run_expert(const ExpertsState &s, int32_t expert, const Scratch &scratch) {
   for (int64_t i = 0; i < s.intermediate; ++i) {
     const GateUpRows at = gate_up_rows(s.activation, s.layout, s.intermediate, i);
     const float gate = at.gate >= 0 ? scratch.gate_up[at.gate] : 0.0f;
-    scratch.h[i] = rounded_operand(operand, activate(s, gate, scratch.gate_up[at.up]));
+    scratch.h[i] = rounded_operand(operand, activate(s.activation, s.limit, gate, scratch.gate_up[at.up]));
   }
   multiply(s.weights_dtype, scratch.h, s.intermediate, s.down, expert, s.hidden, scratch.out);
   add_bias(s.down_bias, expert, s.hidden, scratch.out);

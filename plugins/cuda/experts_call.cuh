@@ -52,24 +52,6 @@ __device__ __forceinline__ float operand_of(const ExpertsCall &call, int64_t s, 
   return rounded(call.weights_dtype, call.weight_before ? weight_of(call, t, static_cast<int32_t>(s % per_token)) * x : x);
 }
 
-__device__ inline float activate(const ExpertsCall &call, float gate, float up) {
-  if (call.limit > 0) {
-    if (gate > call.limit) gate = call.limit;
-    if (up > call.limit) up = call.limit;
-    if (up < -call.limit) up = -call.limit;
-  }
-  const auto relu = [](float x) { return x < 0 ? 0.0f : x; };
-  switch (call.activation) {
-    case CHORUS_ACTIVATION_GEGLU:  // 0.5 g (1 + tanh(t)) = g sigmoid(2t), t = sqrt(2 / pi) (g + 0.044715 g^3)
-      return gate * chorus_exact_sigmoid(1.5957691216f * (gate + 0.044715f * gate * gate * gate)) * up;
-    case CHORUS_ACTIVATION_REGLU: return relu(gate) * up;
-    case CHORUS_ACTIVATION_RELU: return relu(up);
-    case CHORUS_ACTIVATION_RELU2: return relu(up) * relu(up);
-    case CHORUS_ACTIVATION_GPT_OSS: return (up + 1.0f) * (gate * chorus_exact_sigmoid(1.702f * gate));
-    default: return gate * chorus_exact_sigmoid(gate) * up;
-  }
-}
-
 // Rows of gate_up that make output i; gate -1 without gates.
 __device__ inline GateUpRows rows_of(const ExpertsCall &call, int64_t i) {
   if (call.wide == call.intermediate) return {-1, i};
@@ -85,7 +67,7 @@ __device__ __forceinline__ void store_h(const ExpertsCall &call, int32_t expert,
   const float *bias = call.gate_up_bias != nullptr ? call.gate_up_bias + expert * call.wide : nullptr;
   if (bias != nullptr && at.gate >= 0) gate = gate + bias[at.gate];
   if (bias != nullptr) up = up + bias[at.up];
-  call.h[slot * call.intermediate + i] = rounded(call.weights_dtype, activate(call, gate, up));
+  call.h[slot * call.intermediate + i] = rounded(call.weights_dtype, plugin::activate(call.activation, call.limit, gate, up));
 }
 
 }  // namespace chorus::cuda
